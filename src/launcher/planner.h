@@ -1,0 +1,28 @@
+#pragma once
+
+/*
+ * Makes plans without blocking the loop: probes and plans on a pool thread, then, back on the loop,
+ * checks the result against the table of everything this server ever made writable (sandbox.md 10,
+ * E2) and enters its write roots there. One per server. Loop thread only. Also re-checks
+ * fingerprints.
+ */
+#include <uv.h>
+
+#include "sandbox/plan/plan.h"
+
+struct bly_planner;
+
+int bly_planner_new(uv_loop_t *loop, struct bly_planner **ret_planner);
+struct bly_planner *bly_planner_free(struct bly_planner *planner); /* no job may be under way */
+
+/* `plan` is the callee's (bly_plan_free) when err is NULL. */
+typedef void (*bly_planned_fn)(void *arg, struct bly_plan *plan, const struct bly_err *err);
+
+struct bly_planner_job;
+
+/* The policy is copied. `done` comes once, from the loop, never from inside this call, unless
+ * cancelled. */
+int bly_planner_make(struct bly_planner *planner, const struct bly_policy *policy,
+                     enum bly_purpose purpose, bly_planned_fn done, void *arg,
+                     struct bly_planner_job **ret_job, struct bly_err *err);
+void bly_planner_cancel(struct bly_planner_job *job); /* no callback any more */

@@ -1,0 +1,58 @@
+#pragma once
+
+/*
+ * Carries out a plan. The only code that mounts, unshares, drops privilege, restricts with Landlock
+ * and installs seccomp filters; knows nothing about JSON or policies. Everything here runs in a
+ * fresh single-threaded child and cannot be undone. A failure at any step means: report and _exit;
+ * nothing may be run in a half-built wall. Spec: sandbox.md section 8.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct bly_err;
+struct bly_plan;
+
+/* CLONE_NEW* flags the child must be born with (clone(2), clone3(2)); it is pid 1 of its pid
+ * namespace. */
+uint64_t bly_wall_clone_flags(const struct bly_plan *plan);
+
+enum bly_filter {
+    BLY_FILTER_HELPER,          /* allow-list: what fs/ops needs, nothing else */
+    BLY_FILTER_PROCESS_OFFLINE, /* deny-list of spec 6.5 with the network group */
+    BLY_FILTER_PROCESS_ONLINE,  /* deny-list with the network on */
+    BLY_FILTER_COUNT,
+};
+
+/*
+ * Compiles all seccomp filters (libseccomp is too slow to do it per child). Call once in the
+ * launcher before the first fork; children inherit the result.
+ */
+int bly_wall_prepare(struct bly_err *err);
+
+/*
+ * In the new child (pid 1, right after clone): id maps, propagation, mount plan, pivot_root,
+ * read-only root. Afterwards "/" is the view. `keep_fd`s stay open. Steps are numbered; their names
+ * are in the error texts ("mount 4 of 9, /w/.git: cannot make it read-only: Operation not
+ * permitted").
+ */
+int bly_wall_enter(const struct bly_plan *plan, struct bly_err *err);
+
+/*
+ * In the process that will run inside (for a helper the same one): capability sets, no_new_privs,
+ * securebits, Landlock, then the filter. Must come last: most calls are gone afterwards.
+ * Descriptors and signals are the caller's business, before this.
+ */
+int bly_wall_seal(const struct bly_plan *plan, enum bly_filter filter, struct bly_err *err);
+
+/*
+ * For pid 1 of a process wall after it forked the program: no capabilities, not dumpable, nothing
+ * it does not need for waiting and reporting.
+ */
+int bly_wall_seal_init(const struct bly_plan *plan, struct bly_err *err);
+
+/* The filter a process under this plan gets. */
+enum bly_filter bly_wall_process_filter(const struct bly_plan *plan);
+
+/* The working directory the policy names is not part of the plan: chdir() is the caller's, after
+ * enter. */

@@ -1,0 +1,33 @@
+#pragma once
+
+/*
+ * What exists: the only window the pure planning code has onto a disk. Tests give a fake one.
+ */
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+enum bly_node_type { BLY_NODE_ABSENT, BLY_NODE_DIR, BLY_NODE_FILE, BLY_NODE_LINK, BLY_NODE_OTHER };
+
+struct bly_node {
+    enum bly_node_type type;
+    uint64_t dev, ino; /* 0 when absent */
+    uint32_t mode;     /* permission bits */
+};
+
+struct bly_probe {
+    /* lstat(2) of `path`. 0 (absent is an answer, also below a file); negative errno when
+     * unknowable. */
+    int (*look)(void *ctx, const char *path, struct bly_node *ret_node);
+    /* readlink(2), malloc'ed. */
+    int (*read_link)(void *ctx, const char *path, char **ret_target);
+    /* First `max` bytes of a small regular file (a .git pointer), malloc'ed and NUL-terminated. */
+    int (*read_small)(void *ctx, const char *path, size_t max, char **ret_text);
+    /* Names in a directory except . and .., one call each until it returns non-zero. For deny
+     * globs. */
+    int (*list)(void *ctx, const char *path, int (*each)(void *arg, const char *name), void *arg);
+    void *ctx;
+};
+
+/* The real disk. Blocks: call it from a pool thread or a child, never from the loop. */
+extern const struct bly_probe bly_probe_disk;

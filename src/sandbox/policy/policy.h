@@ -1,0 +1,115 @@
+#pragma once
+
+/*
+ * The effective policy: what both policy languages (and the argv of 0.121's sandbox wrapper)
+ * compile into, at the edge. Nothing behind this header looks at policy JSON again. Pure: strings
+ * in, strings out; what exists on disk is asked later, by the plan. Spec: sandbox.md sections 2
+ * and 3.
+ *
+ * A policy is immutable once made and may be read by any thread; the reference count is not atomic
+ * and belongs to the thread that made it.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct bly_buf;
+struct bly_err;
+struct bly_reader;
+struct yyjson_val;
+
+enum bly_access { BLY_ACCESS_NONE, BLY_ACCESS_READ, BLY_ACCESS_WRITE, BLY_ACCESS_DENY };
+
+enum {
+    BLY_RULE_IMPLIED = 1,      /* a protected name (3.4), not something the client wrote */
+    BLY_RULE_SKIP_MISSING = 2, /* missing_path_behavior: skip */
+    BLY_RULE_IF_DIRECTORY = 4, /* /tmp: counts only when it is a directory */
+};
+
+struct bly_rule {
+    char *path; /* absolute, normalised */
+    enum bly_access access;
+    uint8_t flags;
+};
+
+enum { BLY_POLICY_MAX_RULES = 4096, BLY_POLICY_MAX_GLOBS = 256, BLY_POLICY_MAX_GLOB_BYTES = 65536 };
+
+struct bly_policy {
+    bool wall;    /* false: no file wall at all */
+    bool network; /* true: the host's network */
+    bool minimal; /* the platform defaults (2.3) are readable */
+    struct bly_rule
+        *rules; /* sorted: fewer components first, then bytewise; one rule a path after ties */
+    size_t n_rules;
+    char **deny_globs; /* absolute patterns */
+    size_t n_deny_globs;
+    unsigned glob_scan_max_depth; /* 0: unlimited */
+    char *cwd;                    /* may be NULL */
+    /* derived */
+    bool reads_all;  /* rule / READ or WRITE, no deny, no glob */
+    bool writes_all; /* rule / WRITE */
+    unsigned refs;
+};
+
+/* What the server knows and a policy may refer to. Borrowed strings. */
+struct bly_policy_env {
+    const char *cwd;    /* the server's working directory: the workspace of form A */
+    const char *tmpdir; /* the server's $TMPDIR, NULL when unset or not absolute */
+};
+
+/*
+ * Compiles the value of a `sandbox` member, which is present and not null. Both forms (permissions,
+ * sandboxPolicy). Returns 0 and a policy with one reference; -EINVAL with `err` (BLY_ERR_PARAMS or,
+ * where the protocol wants -32600, BLY_ERR_INVALID); -ENOMEM.
+ */
+int bly_policy_parse(struct yyjson_val *sandbox, const struct bly_policy_env *env,
+                     struct bly_policy **ret_policy, struct bly_err *err);
+
+/* A policy from a JSON text, for `--sandbox-policy` style options and tests. */
+int bly_policy_parse_text(const char *json, const struct bly_policy_env *env,
+                          struct bly_policy **ret_policy, struct bly_err *err);
+
+struct bly_policy *bly_policy_ref(struct bly_policy *policy);
+struct bly_policy *bly_policy_unref(struct bly_policy *policy); /* NULL is fine; returns NULL */
+
+/*
+ * What the policy permits on a canonical path (3.2). `path` is absolute and normalised and was
+ * obtained by walking, or names something about to be created in a directory that was. Cheap: no
+ * allocation.
+ */
+enum bly_access bly_policy_decide(const struct bly_policy *policy, const char *path);
+
+/*
+ * True when everything at and below `path` is WRITE: no narrower rule, no glob that could match
+ * below. Used before recursive removal and copy.
+ */
+bool bly_policy_writes_tree(const struct bly_policy *policy, const char *path);
+
+/* The platform defaults of 2.3, NULL-terminated. */
+extern const char *const bly_policy_platform_defaults[];
+
+/* The protected names of 3.4, NULL-terminated: .git .agents .codex .aws */
+extern const char *const bly_policy_protected_names[];
+
+/*
+ * Adds an implied READ rule for `path` (the target of a `gitdir:` pointer or symlinked .git found
+ * by the plan) unless a rule for exactly that path exists. Only while the caller is the sole owner.
+ */
+int bly_policy_protect(struct bly_policy *policy, const char *path);
+
+/* Deep copy with one reference; NULL when out of memory. */
+struct bly_policy *bly_policy_copy(const struct bly_policy *policy);
+
+/*
+ * Wire form: the same policy always packs to the same bytes, so the bytes are also its identity
+ * (helper pool key). unpack(pack(p)) equals p. unpack returns -EBADMSG on malformed input.
+ */
+int bly_policy_pack(const struct bly_policy *policy, struct bly_buf *buf);
+int bly_policy_unpack(struct bly_reader *reader, struct bly_policy **ret_policy);
+
+/* One rule a line ("rw /w", "ro /w/.git implied", "deny /w/p", "glob /w/ **.env", "minimal", ...),
+ * for --explain and tests. */
+int bly_policy_print(const struct bly_policy *policy, struct bly_buf *buf);
+
+/* Whether `path` matches an absolute glob: '*' and '?' do not cross '/', '**' does, [classes]. */
+bool bly_glob_match(const char *pattern, const char *path);

@@ -1,0 +1,70 @@
+#pragma once
+
+/*
+ * Bytes in, messages out: WebSocket over TCP (RFC 6455; more to come). Knows nothing about
+ * JSON-RPC. Loop thread only; no callback is ever made from inside a call of this header, except
+ * where it says so. Spec section 1.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <uv.h>
+
+struct bly_err;
+struct bly_limits;
+struct bly_conn;
+struct bly_listener;
+
+struct bly_transport_ops {
+    /* A connection is up (upgraded). `*ret_user` is handed to the other callbacks. Negative errno:
+     * refuse. */
+    int (*opened)(void *arg, struct bly_conn *conn, void **ret_user);
+    /* One whole message. `text` is the callee's (free), followed by BLY_JSON_PADDING zero bytes. */
+    void (*message)(void *user, struct bly_conn *conn, char *text, size_t len);
+    /* The send queue fell below half of limits->output_queue_bytes after having been above the
+     * limit. */
+    void (*drained)(void *user, struct bly_conn *conn);
+    /* The connection has ended, for whatever reason; `conn` is gone after return. Exactly once
+     * after opened. */
+    void (*closed)(void *user, struct bly_conn *conn, const char *reason);
+    /* For /readyz: true while new connections are welcome. */
+    bool (*ready)(void *arg);
+};
+
+/*
+ * Listens on "ws://IP:PORT" (port 0: the kernel chooses; IPv6 in brackets). -EINVAL: not such a
+ * URL, or a scheme this build does not know; `err` has the protocol's words (spec 1.1).
+ */
+int bly_listener_open(uv_loop_t *loop, const char *url, const struct bly_limits *limits,
+                      const struct bly_transport_ops *ops, void *arg,
+                      struct bly_listener **ret_listener, struct bly_err *err);
+const char *
+bly_listener_url(const struct bly_listener *listener); /* with the real port; borrowed */
+/* Stops accepting; established connections live on. `done` when the handle is gone. */
+void bly_listener_close(struct bly_listener *listener, void (*done)(void *arg), void *arg);
+
+/*
+ * Queues one message. `mem` is malloc'ed and consumed also on failure; the message is len bytes at
+ * mem + off. Sent as text, in frames of at most 8 MiB. -EPIPE after the end began. May be called
+ * from a callback; writes at once what the socket takes.
+ */
+int bly_conn_send(struct bly_conn *conn, void *mem, size_t off, size_t len);
+size_t bly_conn_queued_bytes(const struct bly_conn *conn); /* not yet taken by the kernel */
+
+/* Stop or go on reading from the socket; a hang-up is noticed all the same. */
+void bly_conn_pause(struct bly_conn *conn, bool paused);
+
+/* Close frame with `code` and `reason`, then the socket ends; `closed` follows. Harmless when
+ * repeated. */
+void bly_conn_close(struct bly_conn *conn, uint16_t code, const char *reason);
+
+/* Ends it at once, without a close frame. */
+void bly_conn_drop(struct bly_conn *conn);
+
+/* Sends a ping and calls back once: `alive` as soon as anything arrives, else false after
+ * timeout_ms. Not called after closed. */
+void bly_conn_probe(struct bly_conn *conn, uint64_t timeout_ms, void (*done)(void *arg, bool alive),
+                    void *arg);
+
+/* "websocket 127.0.0.1:51234" (the client's address) or "stdio"; borrowed. */
+const char *bly_conn_peer(const struct bly_conn *conn);
