@@ -24,7 +24,8 @@ void bly_base64_encode(const void *data, size_t n, char *text);
 enum bly_base64_fault {
     BLY_BASE64_SYMBOL = 1, /* "Invalid symbol BYTE, offset OFFSET." (with the full stop) */
     BLY_BASE64_PADDING,    /* "Invalid padding" */
-    BLY_BASE64_LAST,       /* "Invalid last symbol BYTE, offset OFFSET." non-zero trailing bits */
+    BLY_BASE64_LENGTH,     /* "Invalid input length: OFFSET" one symbol left over */
+    BLY_BASE64_LAST,       /* "Invalid last symbol BYTE, offset OFFSET." trailing bits not zero */
 };
 
 struct bly_base64_error {
