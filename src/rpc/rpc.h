@@ -12,6 +12,16 @@
 struct bly_buf;
 struct bly_err;
 
+/* Error codes of the protocol; docs/PROTOCOL.md says what each is used for. */
+enum {
+    BLY_RPC_INVALID = -32600,
+    BLY_RPC_UNKNOWN = -32601,
+    BLY_RPC_PARAMS = -32602,
+    BLY_RPC_INTERNAL = -32603,
+    BLY_RPC_NOT_FOUND = -32004,
+    BLY_RPC_ATTACHED = -32010,
+};
+
 enum bly_rpc_id_type { BLY_RPC_ID_NONE, BLY_RPC_ID_INT, BLY_RPC_ID_STR };
 
 struct bly_rpc_id {
@@ -52,9 +62,20 @@ int bly_rpc_add_error(struct bly_buf *buf, const struct bly_rpc_id *id, int code
 int bly_rpc_add_failure(struct bly_buf *buf, const struct bly_rpc_id *id,
                         const struct bly_err *err);
 int bly_rpc_code(const struct bly_err *err);
+/* Only the value {"code":...,"message":...} of that answer. */
+int bly_rpc_add_failure_value(struct bly_buf *buf, const struct bly_err *err);
 /* "failed to parse websocket JSON-RPC message from exec-server PEER: REASON", code -32600, id -1.
  * `peer`: "websocket 127.0.0.1:51234" or "stdio". */
 int bly_rpc_add_bad_message(struct bly_buf *buf, const char *peer, const struct bly_err *err);
+
+enum { BLY_RPC_METHOD_SHOWN = 256 }; /* bytes of an unknown method's name that are repeated */
+
+/* -32601, in the words the protocol has for it. */
+int bly_rpc_add_unknown_method(struct bly_buf *buf, const struct bly_rpc_id *id, const char *method,
+                               size_t len);
+/* -32603 in place of an answer of `n` bytes that is longer than `max`. */
+int bly_rpc_add_too_long(struct bly_buf *buf, const struct bly_rpc_id *id, uint64_t n,
+                         uint64_t max);
 
 /* {"method":M,"params": -- the caller appends params and bly_rpc_end(). */
 int bly_rpc_begin_notification(struct bly_buf *buf, const char *method);
