@@ -1,0 +1,44 @@
+#pragma once
+
+/*
+ * A real server for a black-box test: its own process, directory and port; server_stop() ends it
+ * and removes the directory. Not thread-safe; test failures are cmocka's.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+#include "bailey/client.h"
+
+struct server {
+    pid_t pid;
+    char *dir; /* fresh, canonical, mode 0755; holds run/, the server's working directory */
+    char url[64];
+    struct bly_client *client; /* connected */
+};
+
+/*
+ * Starts $BAILEY exec-server with the extra arguments (NULL-terminated, may be NULL), TMPDIR unset,
+ * and connects. The directory is not below /tmp, which workspace-write policies make writable.
+ * Fails the test when it cannot.
+ */
+struct server *server_start(const char *const *extra_args);
+
+/* Ends it: SIGTERM, and asserts that it went with status 0 and left no child behind. NULL is fine.
+ */
+void server_stop(struct server *server);
+
+/* "DIR/NAME", malloc'ed, kept until server_stop(). printf-like. */
+const char *server_path(struct server *server, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
+
+/* Helpers on the host's own disk; they fail the test when they cannot. Parents are created. */
+void disk_write(const char *path, const char *text);
+void disk_mkdir(const char *path);
+void disk_symlink(const char *target, const char *path);
+char *disk_read(const char *path);  /* NULL when there is nothing; malloc'ed */
+bool disk_exists(const char *path); /* lstat */
+void disk_remove_tree(const char *path);
+
+/* True when a test that cannot run here must fail instead of being skipped (BLY_MUST_RUN=1). */
+bool must_run(void);
