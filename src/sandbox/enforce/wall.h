@@ -43,7 +43,10 @@ int bly_wall_enter(const struct bly_plan *plan, struct bly_err *err);
  * securebits, Landlock, then the filter. Must come last: most calls are gone afterwards.
  * Descriptors and signals are the caller's business, before this.
  */
-int bly_wall_seal(const struct bly_plan *plan, enum bly_filter filter, struct bly_err *err);
+/* `ret_listener_fd` (NULL for a helper) receives the descriptor of supervised creation
+ * (supervise.h), -EBADF when the plan needs none; it belongs to pid 1. */
+int bly_wall_seal(const struct bly_plan *plan, enum bly_filter filter, int *ret_listener_fd,
+                  struct bly_err *err);
 
 /*
  * For pid 1 of a process wall after it forked the program: no capabilities, not dumpable, nothing
