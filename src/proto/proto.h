@@ -35,6 +35,8 @@ int bly_proto_decode_fs(enum bly_fs_op op, yyjson_val *params, const struct bly_
 /* fs/close: only the handle id. */
 int bly_proto_decode_close(yyjson_val *params, struct bly_fs_params *ret, struct bly_err *err);
 void bly_fs_params_deinit(struct bly_fs_params *params);
+/* fs/watchMissing: checks the params and keeps nothing; the answer is always {"watching":false}. */
+int bly_proto_decode_watch_missing(yyjson_val *params, struct bly_err *err);
 
 struct bly_initialize_params {
     const char *client_name;
@@ -44,8 +46,6 @@ struct bly_initialize_params {
 };
 int bly_proto_decode_initialize(yyjson_val *params, struct bly_initialize_params *ret,
                                 struct bly_err *err);
-
-enum bly_inherit { BLY_INHERIT_ALL, BLY_INHERIT_CORE, BLY_INHERIT_NONE };
 
 struct bly_start_params {
     const char *process_id; /* borrowed, may contain NUL */
@@ -57,7 +57,6 @@ struct bly_start_params {
     char **envp; /* NULL-terminated, owned: the finished environment (spec 4.3.2) */
     bool tty, pipe_stdin;
     struct bly_policy *policy; /* from `sandbox`; NULL: none */
-    bool network_only;         /* reserved */
 };
 /* `server_env` is the server's own environment for envPolicy (NULL-terminated "NAME=value"). NUL
  * bytes in argv, arg0 or env: kind BLY_ERR_SPAWN, "nul byte found in provided data". A recognised
@@ -86,10 +85,16 @@ int bly_proto_decode_signal(yyjson_val *params, struct bly_process_params *ret,
 int bly_proto_decode_nothing(yyjson_val *params,
                              struct bly_err *err); /* environment/...: absent, null or {} */
 
-/* Results: append the value of "result". Return buf->error. fs: everything but the base64 texts. */
+/*
+ * Results: append the value of "result". Return buf->error; -EBADMSG when `reply` has entries that
+ * are none. The server writes the base64 texts of READ_FILE and READ_BLOCK with the two below.
+ */
 int bly_proto_encode_fs(enum bly_fs_op op, const struct bly_fs_params *params,
                         const struct bly_fs_reply *reply, struct bly_buf *buf);
-/* Head and tail around the base64 text of READ_FILE, READ_BLOCK: complete messages, id included. */
+/*
+ * Head and tail around the base64 text of READ_FILE, READ_BLOCK: complete messages, id included.
+ * The head is as long as the id wants, so it may not fit into BLY_FS_TEXT_HEAD.
+ */
 int bly_proto_encode_text_head(enum bly_fs_op op, const struct bly_rpc_id *id, struct bly_buf *buf);
 int bly_proto_encode_text_tail(enum bly_fs_op op, const struct bly_fs_reply *reply,
                                struct bly_buf *buf);

@@ -1,0 +1,77 @@
+#include "proto/proto.h"
+
+#include "base/buf.h"
+#include "base/cleanup.h"
+#include "base/json.h"
+#include "proto/encode.h"
+
+/*
+ * What this server does beyond what every server does. A client that sees `false` sends nothing of
+ * the kind.
+ */
+static const struct {
+    const char *name;
+    bool value;
+} capabilities[] = {
+    {"networkProxyLaunch", false},
+    {"networkProxyReviewDomains", false},
+    {"credentialMasking", false},
+    {"credentialMaskingCustomProviders", false},
+    {"capabilityDiscoverySandbox", false},
+    {"capabilityDiscoveryV2", false},
+    {"fsWatchMissing", false},
+    {"environmentConfigRead", false},
+    {"httpHeaderEnvVars", false},
+    {"sandboxedFileStreaming", true},
+    {"fileWriteStreaming", true},
+    {"shellSnapshotV2", false},
+    {"windowsMxc", false},
+    {"linuxRootWritePreservesDevices", false},
+    {"linuxApprovedRootWritePreservesRestrictions", false},
+};
+
+static void add_capabilities(struct bly_buf *buf)
+{
+    for (size_t i = 0; i < BLY_LEN(capabilities); i++) {
+        bly_buf_add_char(buf, i == 0 ? '{' : ',');
+        bly_json_add_cstr(buf, capabilities[i].name);
+        BLY_ADD(buf, ":");
+        bly_encode_bool(buf, capabilities[i].value);
+    }
+    BLY_ADD(buf, "}");
+}
+
+/* What is not known is left out: a null would break the client's connection. */
+int bly_proto_encode_environment(const struct bly_environment *environment, struct bly_buf *buf)
+{
+    BLY_ADD(buf, "{\"shell\":{\"name\":");
+    bly_json_add_cstr(buf, environment->shell_name);
+    BLY_ADD(buf, ",\"path\":");
+    bly_json_add_cstr(buf, environment->shell_path);
+    BLY_ADD(buf, "},\"executorVersion\":");
+    bly_json_add_cstr(buf, environment->version);
+    BLY_ADD(buf, ",\"providerId\":");
+    bly_json_add_cstr(buf, environment->provider_id);
+    BLY_ADD(buf, ",\"cwd\":");
+    bly_encode_uri(buf, environment->cwd);
+    if (environment->home) {
+        BLY_ADD(buf, ",\"userHomeDir\":");
+        bly_encode_uri(buf, environment->home);
+    }
+    BLY_ADD(buf, ",\"platformOs\":\"linux\",\"temporaryDirectories\":[");
+    if (environment->tmpdir)
+        bly_encode_uri(buf, environment->tmpdir);
+    BLY_ADD(buf, "],\"tempDir\":\"file:///tmp\",\"capabilities\":");
+    add_capabilities(buf);
+    return BLY_ADD(buf, "}");
+}
+
+int bly_proto_encode_initialize(const char *session_id, const struct bly_environment *environment,
+                                struct bly_buf *buf)
+{
+    BLY_ADD(buf, "{\"sessionId\":");
+    bly_json_add_cstr(buf, session_id);
+    BLY_ADD(buf, ",\"environmentInfo\":");
+    bly_proto_encode_environment(environment, buf);
+    return BLY_ADD(buf, "}");
+}
