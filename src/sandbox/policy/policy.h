@@ -23,7 +23,7 @@ enum bly_access { BLY_ACCESS_NONE, BLY_ACCESS_READ, BLY_ACCESS_WRITE, BLY_ACCESS
 enum {
     BLY_RULE_IMPLIED = 1,      /* a protected name (3.4), not something the client wrote */
     BLY_RULE_SKIP_MISSING = 2, /* missing_path_behavior: skip */
-    BLY_RULE_IF_DIRECTORY = 4, /* /tmp: counts only when it is a directory */
+    BLY_RULE_IF_DIRECTORY = 4, /* /tmp: counts only when it is a directory; the plan looks */
 };
 
 struct bly_rule {
@@ -32,16 +32,19 @@ struct bly_rule {
     uint8_t flags;
 };
 
+/* Rules that a client wrote; protected names come on top (up to four for each writable root). */
 enum { BLY_POLICY_MAX_RULES = 4096, BLY_POLICY_MAX_GLOBS = 256, BLY_POLICY_MAX_GLOB_BYTES = 65536 };
 
 struct bly_policy {
-    bool wall;    /* false: no file wall at all */
-    bool network; /* true: the host's network */
+    bool wall;    /* false: no file wall at all; then there are no rules and no globs */
+    bool network; /* true: the host's network. Always true for profiles of somebody else's wall
+                     (external, external-sandbox): they run as they are (spec 4) */
     bool minimal; /* the platform defaults (2.3) are readable */
     struct bly_rule
-        *rules; /* sorted: fewer components first, then bytewise; one rule a path after ties */
+        *rules; /* sorted: fewer components first, then bytewise; one rule a path after ties. No
+                   rule is left out because something is missing on disk: the plan knows that */
     size_t n_rules;
-    char **deny_globs; /* absolute patterns */
+    char **deny_globs; /* absolute patterns, sorted; without alternatives {a,b} and needless \x */
     size_t n_deny_globs;
     unsigned glob_scan_max_depth; /* 0: unlimited */
     char *cwd;                    /* may be NULL */
@@ -93,7 +96,9 @@ extern const char *const bly_policy_protected_names[];
 
 /*
  * Adds an implied READ rule for `path` (the target of a `gitdir:` pointer or symlinked .git found
- * by the plan) unless a rule for exactly that path exists. Only while the caller is the sole owner.
+ * by the plan) unless a rule for exactly that path exists or the policy does not make the path
+ * writable: a pointer that somebody wrote never grants reading. So add canonical spellings of
+ * writable roots first. Only while the caller is the sole owner. 0 or -ENOMEM.
  */
 int bly_policy_protect(struct bly_policy *policy, const char *path);
 
@@ -107,9 +112,16 @@ struct bly_policy *bly_policy_copy(const struct bly_policy *policy);
 int bly_policy_pack(const struct bly_policy *policy, struct bly_buf *buf);
 int bly_policy_unpack(struct bly_reader *reader, struct bly_policy **ret_policy);
 
-/* One rule a line ("rw /w", "ro /w/.git implied", "deny /w/p", "glob /w/ **.env", "minimal", ...),
- * for --explain and tests. */
+/*
+ * For --explain and tests, one item a line and in this order: "no wall", "network", "minimal";
+ * rules as "rw /w", "ro /w/.git implied", "ro /w/docs skip", "rw /tmp directory", "deny /w/p";
+ * "glob PATTERN", "depth N", "cwd /w". Control characters in paths are shown as \xNN.
+ */
 int bly_policy_print(const struct bly_policy *policy, struct bly_buf *buf);
 
-/* Whether `path` matches an absolute glob: '*' and '?' do not cross '/', '**' does, [classes]. */
+/*
+ * Whether `path` matches an absolute glob: '*' and '?' do not cross '/', '**' does, [classes], \x
+ * is x itself. Time is at worst the product of the lengths for each '**' restart, never
+ * exponential; no allocation.
+ */
 bool bly_glob_match(const char *pattern, const char *path);

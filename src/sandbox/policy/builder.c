@@ -1,0 +1,281 @@
+#include "sandbox/policy/builder.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/err.h"
+#include "base/path.h"
+#include "sandbox/policy/glob.h"
+#include "sandbox/policy/rules.h"
+
+int bly_policy_builder_init(struct bly_policy_builder *builder)
+{
+    *builder = (struct bly_policy_builder){.policy = bly_policy_new()};
+    if (!builder->policy)
+        return -ENOMEM;
+    builder->policy->wall = true;
+    return 0;
+}
+
+void bly_policy_builder_deinit(struct bly_policy_builder *builder)
+{
+    builder->policy = bly_policy_unref(builder->policy);
+}
+
+/* Makes room for one more element of `size` bytes. */
+static int grow(void *list, size_t n, size_t *cap, size_t size)
+{
+    void **array = list;
+    size_t wanted = *cap ? *cap * 2 : 16;
+
+    if (n < *cap)
+        return 0;
+
+    void *bigger = realloc(*array, wanted * size);
+
+    if (!bigger)
+        return -ENOMEM;
+    *array = bigger;
+    *cap = wanted;
+    return 0;
+}
+
+static int append_rule(struct bly_policy_builder *builder, struct bly_rule rule)
+{
+    struct bly_policy *policy = builder->policy;
+
+    if (!rule.path ||
+        grow(&policy->rules, policy->n_rules, &builder->rules_cap, sizeof(*policy->rules)) < 0) {
+        free(rule.path);
+        return -ENOMEM;
+    }
+    policy->rules[policy->n_rules++] = rule;
+    return 0;
+}
+
+int bly_policy_builder_rule(struct bly_policy_builder *builder, char *path, enum bly_access access,
+                            uint8_t flags, struct bly_err *err)
+{
+    if (builder->policy->n_rules >= BLY_POLICY_MAX_RULES) {
+        free(path);
+        return bly_fail(err, BLY_ERR_PARAMS, EINVAL,
+                        "sandbox policy exceeds the limit of %d entries", BLY_POLICY_MAX_RULES);
+    }
+    return append_rule(builder, (struct bly_rule){.path = path, .access = access, .flags = flags});
+}
+
+int bly_policy_builder_rule_at(struct bly_policy_builder *builder, const char *path,
+                               enum bly_access access, uint8_t flags, struct bly_err *err)
+{
+    char *copy = NULL;
+    int r = bly_path_normalise(path, strlen(path), &copy);
+
+    if (r == -ENOMEM)
+        return r;
+    if (r < 0)
+        return bly_fail(err, BLY_ERR_PARAMS, EINVAL, "sandbox path `%s` is not absolute", path);
+    return bly_policy_builder_rule(builder, copy, access, flags, err);
+}
+
+/* ---- globs ---- */
+
+struct glob_sink {
+    struct bly_policy_builder *builder;
+    struct bly_err *err;
+};
+
+static int add_simple(void *arg, const char *text, bool literal)
+{
+    struct glob_sink *sink = arg;
+    struct bly_policy_builder *builder = sink->builder;
+    struct bly_policy *policy = builder->policy;
+
+    builder->glob_bytes += strlen(text) + 1;
+    if (builder->glob_bytes > BLY_POLICY_MAX_GLOB_BYTES ||
+        (!literal && policy->n_deny_globs >= BLY_POLICY_MAX_GLOBS))
+        return bly_fail(sink->err, BLY_ERR_PARAMS, EINVAL,
+                        "sandbox policy exceeds the limit of %d glob patterns in %d bytes",
+                        BLY_POLICY_MAX_GLOBS, BLY_POLICY_MAX_GLOB_BYTES);
+    if (literal)
+        return bly_policy_builder_rule_at(builder, text, BLY_ACCESS_DENY, 0, sink->err);
+
+    bly_autofree char *copy = strdup(text);
+
+    if (!copy || grow(&policy->deny_globs, policy->n_deny_globs, &builder->globs_cap,
+                      sizeof(*policy->deny_globs)) < 0)
+        return -ENOMEM;
+    policy->deny_globs[policy->n_deny_globs++] = bly_take_ptr(&copy);
+    return 0;
+}
+
+/* `base`, which is plain text, and the pattern as one pattern. */
+static char *join_pattern(const char *base, const char *pattern)
+{
+    bly_autofree char *escaped = bly_glob_escape(base);
+    size_t len = escaped ? strlen(escaped) : 0;
+    char *full = escaped ? malloc(len + strlen(pattern) + 2) : NULL;
+
+    if (!full)
+        return NULL;
+    memcpy(full, escaped, len);
+    full[len] = '/';
+    strcpy(full + len + 1, pattern);
+    return full;
+}
+
+int bly_policy_builder_deny_glob(struct bly_policy_builder *builder, const char *base,
+                                 const char *pattern, struct bly_err *err)
+{
+    struct glob_sink sink = {.builder = builder, .err = err};
+    bly_autofree char *full = base ? join_pattern(base, pattern) : strdup(pattern);
+
+    if (!full)
+        return -ENOMEM;
+    if (strlen(full) > BLY_POLICY_MAX_GLOB_BYTES)
+        return bly_fail(err, BLY_ERR_PARAMS, EINVAL, "glob pattern of %zu bytes", strlen(full));
+    bly_err_clear(err);
+
+    int r = bly_glob_expand(full, add_simple, &sink);
+
+    if (r == -EINVAL && err->kind == BLY_ERR_NONE)
+        return bly_fail(err, BLY_ERR_PARAMS, EINVAL, "invalid glob pattern `%s`", pattern);
+    return r;
+}
+
+static int compare_texts(const void *left, const void *right)
+{
+    const char *const *a = left;
+    const char *const *b = right;
+
+    return strcmp(*a, *b);
+}
+
+static void sort_globs(struct bly_policy *policy)
+{
+    char **globs = policy->deny_globs;
+    size_t kept = 0;
+
+    if (policy->n_deny_globs > 0)
+        qsort(globs, policy->n_deny_globs, sizeof(*globs), compare_texts);
+    for (size_t i = 0; i < policy->n_deny_globs; i++) {
+        if (kept > 0 && strcmp(globs[kept - 1], globs[i]) == 0)
+            free(globs[i]);
+        else
+            globs[kept++] = globs[i];
+    }
+    policy->n_deny_globs = kept;
+}
+
+/* ---- compiling ---- */
+
+/* Marks first and removes afterwards: the look-up wants the list whole. */
+static void drop_reads_below_writes(struct bly_policy *policy)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < policy->n_rules; i++) {
+        struct bly_rule *rule = &policy->rules[i];
+
+        if (rule->access == BLY_ACCESS_READ &&
+            bly_rules_have_write_above(policy->rules, policy->n_rules, rule->path))
+            rule->access = BLY_ACCESS_NONE;
+    }
+    for (size_t i = 0; i < policy->n_rules; i++) {
+        if (policy->rules[i].access == BLY_ACCESS_NONE)
+            free(policy->rules[i].path);
+        else
+            policy->rules[kept++] = policy->rules[i];
+    }
+    policy->n_rules = kept;
+}
+
+/* Everything writable and nothing narrower. */
+static bool writes_everything(const struct bly_policy *policy)
+{
+    if (policy->n_deny_globs > 0 || policy->n_rules == 0 || policy->rules[0].path[1] != '\0')
+        return false;
+    for (size_t i = 0; i < policy->n_rules; i++) {
+        if (policy->rules[i].access != BLY_ACCESS_WRITE)
+            return false;
+    }
+    return true;
+}
+
+static void remove_wall(struct bly_policy *policy)
+{
+    for (size_t i = 0; i < policy->n_rules; i++)
+        free(policy->rules[i].path);
+    for (size_t i = 0; i < policy->n_deny_globs; i++)
+        free(policy->deny_globs[i]);
+    policy->n_rules = 0;
+    policy->n_deny_globs = 0;
+    policy->minimal = false;
+    policy->wall = false;
+}
+
+static int protect_root(struct bly_policy_builder *builder, const char *root, size_t n_explicit)
+{
+    struct bly_policy *policy = builder->policy;
+
+    for (const char *const *name = bly_policy_protected_names; *name; name++) {
+        bly_autofree char *path = bly_path_join(root, *name);
+
+        if (!path)
+            return -ENOMEM;
+        if (bly_rules_find(policy->rules, n_explicit, path))
+            continue;
+
+        int r = append_rule(builder, (struct bly_rule){.path = bly_take_ptr(&path),
+                                                       .access = BLY_ACCESS_READ,
+                                                       .flags = BLY_RULE_IMPLIED});
+
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+/* The protected names of every writable root but "/", whose parts are protected by nobody. */
+static int protect_names(struct bly_policy_builder *builder)
+{
+    struct bly_policy *policy = builder->policy;
+    size_t n_explicit = policy->n_rules;
+
+    for (size_t i = 0; i < n_explicit; i++) {
+        const char *path = policy->rules[i].path;
+        int r;
+
+        if (policy->rules[i].access != BLY_ACCESS_WRITE || path[1] == '\0')
+            continue;
+        r = protect_root(builder, path, n_explicit);
+        if (r < 0)
+            return r;
+    }
+    policy->n_rules = bly_rules_sort(policy->rules, policy->n_rules);
+    return 0;
+}
+
+int bly_policy_builder_build(struct bly_policy_builder *builder, bool write_wins,
+                             struct bly_policy **ret_policy)
+{
+    struct bly_policy *policy = builder->policy;
+    int r;
+
+    policy->n_rules = bly_rules_sort(policy->rules, policy->n_rules);
+    sort_globs(policy);
+    if (write_wins)
+        drop_reads_below_writes(policy);
+    if (!policy->wall || writes_everything(policy))
+        remove_wall(policy);
+    if (policy->n_deny_globs == 0)
+        policy->glob_scan_max_depth = 0; /* says nothing then, and must not make two policies */
+
+    r = protect_names(builder);
+    if (r < 0)
+        return r;
+    bly_policy_derive(policy);
+    *ret_policy = bly_take_ptr(&builder->policy);
+    return 0;
+}

@@ -1,0 +1,198 @@
+#include "sandbox/policy/policy.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/path.h"
+#include "sandbox/policy/glob.h"
+#include "sandbox/policy/rules.h"
+
+const char *const bly_policy_platform_defaults[] = {
+    "/bin", "/sbin", "/usr", "/etc", "/lib", "/lib64", "/nix/store", "/run/current-system/sw", NULL,
+};
+
+const char *const bly_policy_protected_names[] = {".git", ".agents", ".codex", ".aws", NULL};
+
+struct bly_policy *bly_policy_new(void)
+{
+    struct bly_policy *policy = calloc(1, sizeof(*policy));
+
+    if (policy)
+        policy->refs = 1;
+    return policy;
+}
+
+struct bly_policy *bly_policy_ref(struct bly_policy *policy)
+{
+    policy->refs++;
+    return policy;
+}
+
+struct bly_policy *bly_policy_unref(struct bly_policy *policy)
+{
+    if (!policy || --policy->refs > 0)
+        return NULL;
+    for (size_t i = 0; i < policy->n_rules; i++)
+        free(policy->rules[i].path);
+    for (size_t i = 0; i < policy->n_deny_globs; i++)
+        free(policy->deny_globs[i]);
+    free(policy->rules);
+    free(policy->deny_globs);
+    free(policy->cwd);
+    free(policy);
+    return NULL;
+}
+
+/* The counts grow with the elements, so that a half-made copy can be freed. */
+static int copy_lists(const struct bly_policy *policy, struct bly_policy *copy)
+{
+    copy->rules = calloc(policy->n_rules + 1, sizeof(*copy->rules));
+    copy->deny_globs = calloc(policy->n_deny_globs + 1, sizeof(*copy->deny_globs));
+    if (!copy->rules || !copy->deny_globs)
+        return -ENOMEM;
+
+    for (size_t i = 0; i < policy->n_rules; i++) {
+        copy->rules[i] = policy->rules[i];
+        copy->rules[i].path = strdup(policy->rules[i].path);
+        if (!copy->rules[i].path)
+            return -ENOMEM;
+        copy->n_rules++;
+    }
+    for (size_t i = 0; i < policy->n_deny_globs; i++) {
+        copy->deny_globs[i] = strdup(policy->deny_globs[i]);
+        if (!copy->deny_globs[i])
+            return -ENOMEM;
+        copy->n_deny_globs++;
+    }
+    return 0;
+}
+
+struct bly_policy *bly_policy_copy(const struct bly_policy *policy)
+{
+    struct bly_policy *copy = bly_policy_new();
+
+    if (!copy)
+        return NULL;
+    copy->wall = policy->wall;
+    copy->network = policy->network;
+    copy->minimal = policy->minimal;
+    copy->glob_scan_max_depth = policy->glob_scan_max_depth;
+    copy->reads_all = policy->reads_all;
+    copy->writes_all = policy->writes_all;
+    if (policy->cwd && !(copy->cwd = strdup(policy->cwd)))
+        return bly_policy_unref(copy);
+    if (copy_lists(policy, copy) < 0)
+        return bly_policy_unref(copy);
+    return copy;
+}
+
+void bly_policy_derive(struct bly_policy *policy)
+{
+    enum bly_access root = BLY_ACCESS_NONE;
+    bool hides = policy->n_deny_globs > 0;
+
+    if (policy->n_rules > 0 && policy->rules[0].path[1] == '\0')
+        root = policy->rules[0].access;
+    for (size_t i = 0; i < policy->n_rules; i++)
+        hides = hides || policy->rules[i].access == BLY_ACCESS_DENY;
+
+    policy->writes_all = !policy->wall || root == BLY_ACCESS_WRITE;
+    policy->reads_all = !policy->wall || (!hides && root != BLY_ACCESS_NONE);
+}
+
+static bool is_platform_default(const char *path)
+{
+    for (const char *const *dir = bly_policy_platform_defaults; *dir; dir++) {
+        if (bly_path_is_within(path, *dir))
+            return true;
+    }
+    return false;
+}
+
+static bool is_denied_by_glob(const struct bly_policy *policy, const char *path)
+{
+    for (size_t i = 0; i < policy->n_deny_globs; i++) {
+        if (bly_glob_covers(policy->deny_globs[i], path))
+            return true;
+    }
+    return false;
+}
+
+enum bly_access bly_policy_decide(const struct bly_policy *policy, const char *path)
+{
+    struct bly_rule_walk walk = {.rules = policy->rules, .n = policy->n_rules, .path = path};
+    enum bly_access state = BLY_ACCESS_NONE;
+    const struct bly_rule *rule;
+
+    if (!policy->wall)
+        return BLY_ACCESS_WRITE;
+    while ((rule = bly_rule_walk_next(&walk)) != NULL) {
+        /* Only a write grant opens what is denied; to read inside a denied place stays denied. */
+        if (rule->access != BLY_ACCESS_READ || state != BLY_ACCESS_DENY)
+            state = rule->access;
+    }
+    if (state == BLY_ACCESS_NONE && policy->minimal && is_platform_default(path))
+        state = BLY_ACCESS_READ;
+    return is_denied_by_glob(policy, path) ? BLY_ACCESS_DENY : state;
+}
+
+/* Whether the pattern could match something at or below `path`, or above it. Errs towards yes: only
+ * the part of the pattern in front of its first wildcard is looked at. */
+static bool glob_may_touch(const char *glob, const char *path)
+{
+    size_t len = bly_glob_literal_dir(glob);
+
+    if (len == 0) /* "/" */
+        return true;
+    if (strncmp(path, glob, len) == 0 && (path[len] == '\0' || path[len] == '/'))
+        return true;
+
+    size_t path_len = strlen(path);
+
+    return path_len == 1 ||
+           (path_len < len && strncmp(glob, path, path_len) == 0 && glob[path_len] == '/');
+}
+
+bool bly_policy_writes_tree(const struct bly_policy *policy, const char *path)
+{
+    if (!policy->wall)
+        return true;
+    if (bly_policy_decide(policy, path) != BLY_ACCESS_WRITE)
+        return false;
+    for (size_t i = 0; i < policy->n_rules; i++) {
+        const struct bly_rule *rule = &policy->rules[i];
+
+        if (rule->access != BLY_ACCESS_WRITE && strcmp(rule->path, path) != 0 &&
+            bly_path_is_within(rule->path, path))
+            return false;
+    }
+    for (size_t i = 0; i < policy->n_deny_globs; i++) {
+        if (glob_may_touch(policy->deny_globs[i], path))
+            return false;
+    }
+    return true;
+}
+
+int bly_policy_protect(struct bly_policy *policy, const char *path)
+{
+    if (bly_policy_decide(policy, path) != BLY_ACCESS_WRITE || !policy->wall ||
+        bly_rules_find(policy->rules, policy->n_rules, path))
+        return 0;
+
+    bly_autofree char *copy = strdup(path);
+    struct bly_rule *rules = realloc(policy->rules, (policy->n_rules + 1) * sizeof(*rules));
+    size_t i = policy->n_rules;
+
+    if (rules)
+        policy->rules = rules;
+    if (!rules || !copy)
+        return -ENOMEM;
+    for (; i > 0 && bly_rules_compare_paths(rules[i - 1].path, path) > 0; i--)
+        rules[i] = rules[i - 1];
+    rules[i] = (struct bly_rule){
+        .path = bly_take_ptr(&copy), .access = BLY_ACCESS_READ, .flags = BLY_RULE_IMPLIED};
+    policy->n_rules++;
+    return 0;
+}

@@ -1,0 +1,187 @@
+#!/usr/bin/env python3
+"""Runs the conformance cases against an exec server that listens on ws://.
+
+usage: run.py ws://HOST:PORT [options]
+       run.py --server CMD [options]    start the server, stop it at the end
+
+CMD is a command line that prints the URL it listens on; when it is only a program,
+`exec-server --listen ws://127.0.0.1:0` is added. The server must run on this machine and as this
+user: the cases prepare and inspect files. Exit status 0 when nothing failed.
+"""
+
+import argparse
+import asyncio
+import multiprocessing
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import values  # noqa: E402
+from case import run_case  # noqa: E402
+
+START_TIMEOUT_S = 30
+STOP_TIMEOUT_S = 15
+
+
+def read_arguments():
+    parser = argparse.ArgumentParser(usage=__doc__.split("\n\n")[1].removeprefix("usage: "),
+                                     description=__doc__.split("\n\n")[2])
+    parser.add_argument("url", nargs="?")
+    parser.add_argument("--server", metavar="CMD", help="start this server")
+    parser.add_argument("--file", type=Path, default=Path(__file__).with_name("cases.json"))
+    parser.add_argument("--dialect", choices=["A", "B", "all"], default="all")
+    parser.add_argument("--area", help="only the cases of one area")
+    parser.add_argument("--skip-area", action="append", default=[], metavar="AREA")
+    parser.add_argument("--only", type=lambda text: text.split(","), default=[],
+                        metavar="ID[,ID...]", help="only these cases; prefixes are fine")
+    parser.add_argument("--peer", action="store_true",
+                        help="skip cases that state what we want rather than what upstream does")
+    parser.add_argument("--jobs", type=int, help="cases at a time (4 with --server, else 1)")
+    parser.add_argument("--verbose", "-v", action="store_true", help="show all messages")
+    parser.add_argument("--keep", action="store_true", help="keep the directories of the cases")
+    options = parser.parse_args()
+    if bool(options.url) == bool(options.server):
+        parser.error("either a ws:// URL or --server")
+    if options.url and not options.url.startswith("ws://"):
+        parser.error(f"not a ws:// URL: {options.url}")
+    return options
+
+
+class Server:
+    """The server under test, in a directory of its own."""
+
+    def __init__(self, command):
+        words = shlex.split(command)
+        if len(words) == 1:
+            words += ["exec-server", "--listen", "ws://127.0.0.1:0"]
+        if "/" in words[0]:
+            words[0] = os.path.abspath(words[0])
+        environment = {k: v for k, v in os.environ.items() if k != "TMPDIR"}
+        self.directory = tempfile.mkdtemp(prefix="conf-server-")
+        self.log = open(os.path.join(self.directory, "stderr"), "w+b")
+        self.cwd = os.path.join(self.directory, "cwd")
+        os.mkdir(self.cwd)
+        self.process = subprocess.Popen(words, cwd=self.cwd, env=environment, stderr=self.log,
+                                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+
+    def url(self):
+        """The first line of output that is a URL."""
+        timer = threading.Timer(START_TIMEOUT_S, self.process.kill)
+        timer.start()
+        for line in self.process.stdout:
+            text = line.decode("utf-8", "replace").strip()
+            if text.startswith("ws://"):
+                timer.cancel()
+                threading.Thread(target=self.process.stdout.read, daemon=True).start()
+                return text
+        timer.cancel()
+        self.process.wait()
+        sys.exit(f"the server did not start:\n{self.tail()}")
+
+    def tail(self):
+        self.log.seek(0)
+        return self.log.read().decode("utf-8", "replace")[-4000:]
+
+    def stop(self):
+        """Ends it; returns what was wrong with the end, or None."""
+        early = self.process.poll()
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            status = self.process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            status = self.process.wait()
+        why = None
+        if early is not None:
+            why = f"the server ended with status {early} before the cases did"
+        elif status not in (0, -signal.SIGTERM, 128 + signal.SIGTERM):
+            why = f"the server ended with status {status}"
+        if why:
+            why += f":\n{self.tail()}"
+        self.log.close()
+        shutil.rmtree(self.directory, ignore_errors=True)
+        return why
+
+
+def is_selected(case, options):
+    return ((options.dialect == "all" or case["dialect"] == options.dialect)
+            and (not options.area or case["area"] == options.area)
+            and case["area"] not in options.skip_area
+            and (not options.only or any(case["id"].startswith(o) for o in options.only)))
+
+
+def is_skipped(case, options):
+    return options.peer and bool(case.get("upstream_bug") or case.get("extension"))
+
+
+def run_one(job):
+    """Runs a case in this process. Returns why it failed, milliseconds, and what was said."""
+    case, url, verbose, keep = job
+    lines = []
+    start = time.monotonic()
+    why = asyncio.run(run_case(case, urlsplit(url), lines.append if verbose else lambda _: None,
+                               keep))
+    return why, int((time.monotonic() - start) * 1000), lines
+
+
+def run_all(cases, url, options):
+    """Yields (case, result) in the order of the cases."""
+    jobs = [(case, url, options.verbose, options.keep) for case in cases]
+    workers = options.jobs or (4 if options.server else 1)
+    if workers == 1:
+        yield from zip(cases, map(run_one, jobs))
+        return
+    with multiprocessing.get_context("fork").Pool(workers) as pool:
+        yield from zip(cases, pool.imap(run_one, jobs))
+
+
+def report(case, why, took_ms, lines):
+    for line in lines:
+        print(line)
+    if why:
+        print(f"FAIL {case['id']}  {case['title']}\n     {why}")
+    else:
+        print(f"ok   {case['id']}  {case['title']}  ({took_ms} ms)")
+    sys.stdout.flush()
+
+
+def main():
+    options = read_arguments()
+    cases = [c for c in values.parse(options.file.read_text(encoding="utf-8"))
+             if is_selected(c, options)]
+    skipped = [c for c in cases if is_skipped(c, options)]
+    server = Server(options.server) if options.server else None
+    url = server.url() if server else options.url
+    failed = total = 0
+    complaint = None
+    try:
+        for case in skipped:
+            print(f"skip {case['id']}  {case['title']}")
+        wanted = [c for c in cases if not is_skipped(c, options)]
+        for case, (why, took_ms, lines) in run_all(wanted, url, options):
+            report(case, why, took_ms, lines)
+            total += 1
+            failed += bool(why)
+    finally:
+        if server:
+            complaint = server.stop()
+    if complaint:
+        print(complaint)
+    tail = f", {len(skipped)} skipped" if skipped else ""
+    print(f"{total - failed} passed, {failed} failed{tail}")
+    return 1 if failed or complaint else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
