@@ -82,8 +82,12 @@ struct bly_client_exit {
 BLY_API int bly_client_run(struct bly_client *client, const struct bly_client_run *run,
                            struct bly_client_exit *ret_exit, struct bly_client_error *ret_error);
 
-/* The next notification (method and params JSON text, both malloc'ed), waiting up to timeout_ms (0:
- * only what is here). 0; -ETIMEDOUT; -EPIPE: the connection has ended. */
+/*
+ * The next notification (method and params JSON text, both malloc'ed), waiting up to timeout_ms (0:
+ * only what is here). 0; -ETIMEDOUT; -EPIPE: the connection has ended. A message that is neither a
+ * notification nor the answer to a call (say, the answer to a raw message) comes out here too, with
+ * an empty method and the whole message as params.
+ */
 BLY_API int bly_client_next_notification(struct bly_client *client, int timeout_ms,
                                          char **ret_method, char **ret_params_json);
 

@@ -279,8 +279,8 @@ static int check_path(const char *uri, const char *path, size_t len, struct bly_
 
 static int from_uri(const char *text, size_t len, char **ret_path, struct bly_err *err)
 {
-    bly_autofree char *uri = malloc(len + 1);
-    bly_autofree char *path = malloc(len + 2);
+    bly_autofree char *uri = calloc(1, len + 1);
+    bly_autofree char *path = calloc(1, len + 2);
     size_t scheme = 0;
 
     if (!uri || !path)

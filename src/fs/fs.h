@@ -99,6 +99,7 @@ struct bly_fs_reply {
     int fd;         /* OPEN: regular file, take it with bly_take_fd; else -EBADF */
 };
 
+void bly_fs_reply_init(struct bly_fs_reply *reply);
 void bly_fs_reply_deinit(struct bly_fs_reply *reply);
 
 /* The file operations of one session. */

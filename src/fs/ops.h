@@ -24,18 +24,20 @@ struct bly_view {
 int bly_ops_metadata(const struct bly_view *view, const char *path, bool no_follow,
                      struct bly_fs_metadata *ret_metadata, struct bly_err *err);
 
-/* A regular file, opened for reading (O_NONBLOCK cleared again), its fstat size in *ret_size.
- * Anything else is refused. */
+/* A regular file, opened for reading, its fstat size in *ret_size. Anything else is refused. The
+ * descriptor stays non-blocking: some files of /proc are regular and would wait. */
 int bly_ops_open_read(const struct bly_view *view, const char *path, bool no_follow, int *ret_fd,
                       uint64_t *ret_size, struct bly_err *err);
 
-/* Creates or truncates in place, for fs/open mode replace and fs/writeFile; read-write when
- * possible. */
+/* Creates or truncates in place, for fs/open mode replace and fs/writeFile; write-only. */
 int bly_ops_open_replace(const struct bly_view *view, const char *path, bool no_follow, int *ret_fd,
                          struct bly_err *err);
 
 int bly_ops_write_file(const struct bly_view *view, const char *path, bool no_follow,
                        const void *data, size_t len, struct bly_err *err);
+/* The same with `len` bytes from the start of `data_fd`, a memory file. */
+int bly_ops_write_from(const struct bly_view *view, const char *path, bool no_follow, int data_fd,
+                       size_t len, struct bly_err *err);
 int bly_ops_create_directory(const struct bly_view *view, const char *path, bool recursive,
                              bool no_follow, struct bly_err *err);
 int bly_ops_read_directory(const struct bly_view *view, const char *path, struct bly_buf *entries,
@@ -58,3 +60,17 @@ int bly_ops_walk(const struct bly_view *view, const char *path, const struct bly
 int bly_ops_read_base64(const struct bly_view *view, int fd, uint64_t size, size_t max_text_bytes,
                         char **ret_mem, size_t *ret_text_len, uint64_t *ret_too_long,
                         struct bly_err *err);
+
+/*
+ * A file of procfs, sysfs and their kind: what is read depends on who reads, so its descriptor must
+ * not leave a wall. Also true when nobody knows.
+ */
+bool bly_ops_is_kernel_file(int fd);
+
+/* Bytes as text in the memory layout of struct bly_fs_reply. -ENOMEM. */
+int bly_ops_text_of(const void *data, size_t n, char **ret_mem, size_t *ret_text_len);
+
+/* Blocks of an open file handle; lengths and ranges are checked here. */
+int bly_ops_read_block(int fd, uint64_t offset, size_t len, char **ret_mem, size_t *ret_text_len,
+                       bool *ret_eof, struct bly_err *err);
+int bly_ops_write_block(int fd, uint64_t offset, const void *data, size_t len, struct bly_err *err);

@@ -32,16 +32,20 @@ struct bly_runtime_paths {
 /*
  * Starts the launcher process (fork + exec). Must be called before the process has threads: before
  * the first uv_queue_work. `on_death` is called once if the launcher dies although nobody closed
- * it: the server cannot go on.
+ * it: the server cannot go on. Makes the whole process ignore SIGPIPE, since a program may close
+ * its stdin at any time; children start with default signals all the same. Descriptors 0 to 2 must
+ * be open.
  */
 int bly_launcher_start(uv_loop_t *loop, const struct bly_runtime_paths *paths,
                        void (*on_death)(void *arg), void *arg, struct bly_launcher **ret_launcher,
                        struct bly_err *err);
 
-/* Ends the launcher and with it everything it started; `done` runs when it is reaped. */
+/* Ends the launcher and with it everything it started; `done` runs when it is reaped. After the
+ * spawners were closed. */
 void bly_launcher_close(struct bly_launcher *launcher, void (*done)(void *arg), void *arg);
 
-/* One spawner per session, made lazily by its owner. The process starts with the first request. */
+/* One spawner per session, made lazily by its owner. The process starts with the first request, and
+ * anew when it was killed: what it had started is then gone, the session goes on. */
 int bly_spawner_new(struct bly_launcher *launcher, struct bly_spawner **ret_spawner);
 
 /* Kills every descendant of the session (also those with a session of their own) and ends the
@@ -79,7 +83,8 @@ int bly_spawner_start(struct bly_spawner *spawner, const struct bly_spawn *spawn
                       struct bly_err *err);
 
 /* Signals the child's process group (its whole wall for SIGKILL on a sandboxed one). Harmless when
- * gone or not started yet: a SIGKILL then takes effect as soon as it starts. */
+ * gone or not started yet: a SIGKILL then takes effect at once; `started` may come with an error.
+ */
 void bly_child_signal(struct bly_child *child, int sig);
 
 /*
@@ -97,5 +102,5 @@ int bly_spawner_helper(struct bly_spawner *spawner, const struct bly_plan *plan,
  * launcher lies below it).
  */
 #define BLY_LAUNCHER_ARG "--bailey-run-as-launcher"
-typedef int (*bly_helper_main)(int socket_fd, const struct bly_policy *policy);
-int bly_launcher_main(bly_helper_main helper_main);
+typedef int (*bly_helper_fn)(int socket_fd, const struct bly_policy *policy);
+int bly_launcher_main(bly_helper_fn helper_main);

@@ -3,8 +3,7 @@
 /*
  * Makes plans without blocking the loop: probes and plans on a pool thread, then, back on the loop,
  * checks the result against the table of everything this server ever made writable (sandbox.md 10,
- * E2) and enters its write roots there. One per server. Loop thread only. Also re-checks
- * fingerprints.
+ * E2) and enters its write roots there. One per server. Loop thread only.
  */
 #include <uv.h>
 
@@ -13,7 +12,8 @@
 struct bly_planner;
 
 int bly_planner_new(uv_loop_t *loop, struct bly_planner **ret_planner);
-struct bly_planner *bly_planner_free(struct bly_planner *planner); /* no job may be under way */
+/* Only cancelled jobs may be under way: the loop still has to turn for them. NULL is fine. */
+struct bly_planner *bly_planner_free(struct bly_planner *planner);
 
 /* `plan` is the callee's (bly_plan_free) when err is NULL. */
 typedef void (*bly_planned_fn)(void *arg, struct bly_plan *plan, const struct bly_err *err);

@@ -38,7 +38,10 @@ int bly_process_start(uv_loop_t *loop, struct bly_spawner *spawner, const struct
                       const struct bly_process_ops *ops, void *arg,
                       struct bly_process **ret_process, struct bly_err *err);
 
-/* Kills it if it runs; frees when all handles are closed. No callbacks after this call. */
+/*
+ * Kills it if it runs; frees when all handles are closed. Writes that still wait are answered with
+ * BLY_WRITE_STDIN_CLOSED from inside this call; no callbacks after it.
+ */
 void bly_process_close(struct bly_process *process);
 
 struct bly_process_state {
@@ -67,5 +70,8 @@ void bly_process_write(struct bly_process *process, const void *data, size_t len
 bool bly_process_terminate(struct bly_process *process);
 void bly_process_interrupt(struct bly_process *process); /* SIGINT to the group */
 
-/* Back-pressure: while paused the pipes are not read. */
+/*
+ * Back-pressure: while paused the pipes are not read, and an exit is announced only afterwards,
+ * since what the program wrote before comes first.
+ */
 void bly_process_pause(struct bly_process *process, bool paused);

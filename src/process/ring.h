@@ -19,10 +19,14 @@ struct bly_chunk {
 
 enum { BLY_RING_EMPTY = 1 };
 
+/* Makes an empty ring; memory is taken as it fills. 0, or -ENOMEM. */
 int bly_ring_new(size_t max_bytes, size_t max_chunks, struct bly_ring **ret_ring);
-struct bly_ring *bly_ring_free(struct bly_ring *ring);
+struct bly_ring *bly_ring_free(struct bly_ring *ring); /* NULL is fine; returns NULL */
 
-/* Copies `len` bytes in. `seq` must be above every earlier one. -ENOMEM: nothing has changed. */
+/*
+ * Copies `len` bytes in. `seq` must be above every earlier one. A chunk above `max_bytes` by itself
+ * is not kept, and neither is anything before it. 0; -ENOMEM: nothing has changed.
+ */
 int bly_ring_push(struct bly_ring *ring, uint64_t seq, int stream, const void *data, size_t len);
 
 /* The oldest kept chunk with a number above `after`: 0; BLY_RING_EMPTY when there is none. */

@@ -99,15 +99,27 @@ int bly_rpc_add_error(struct bly_buf *buf, const struct bly_rpc_id *id, int code
     return bly_rpc_end(buf);
 }
 
+/*
+ * "TEXT (os error N)". "Does not exist" is the most frequent answer of all, so it goes straight
+ * into the buffer; the texts have nothing that JSON would escape.
+ */
+static int add_errno_value(struct bly_buf *buf, int code, int sys)
+{
+    bly_buf_add_str(buf, "{\"code\":");
+    bly_json_add_i64(buf, code);
+    bly_buf_add_str(buf, ",\"message\":\"");
+    bly_buf_add_str(buf, bly_errno_text(sys));
+    bly_buf_add_str(buf, " (os error ");
+    bly_json_add_i64(buf, sys);
+    return bly_buf_add_str(buf, ")\"}");
+}
+
 int bly_rpc_add_failure_value(struct bly_buf *buf, const struct bly_err *err)
 {
-    char text[128];
+    if (wire[err->kind].errno_text && err->sys != 0)
+        return add_errno_value(buf, bly_rpc_code(err), err->sys);
 
-    if (!wire[err->kind].errno_text || err->sys == 0)
-        return add_error_value(buf, bly_rpc_code(err), err->text);
-
-    snprintf(text, sizeof(text), "%s (os error %d)", bly_errno_text(err->sys), err->sys);
-    return add_error_value(buf, bly_rpc_code(err), text);
+    return add_error_value(buf, bly_rpc_code(err), err->text);
 }
 
 int bly_rpc_add_failure(struct bly_buf *buf, const struct bly_rpc_id *id, const struct bly_err *err)

@@ -2,8 +2,8 @@
 
 /*
  * Bytes in, messages out: WebSocket over TCP (RFC 6455; more to come). Knows nothing about
- * JSON-RPC. Loop thread only; no callback is ever made from inside a call of this header, except
- * where it says so. Spec section 1.
+ * JSON-RPC. Loop thread only; no callback is ever made from inside a call of this header. Spec
+ * section 1.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -16,16 +16,16 @@ struct bly_conn;
 struct bly_listener;
 
 struct bly_transport_ops {
-    /* A connection is up (upgraded). `*ret_user` is handed to the other callbacks. Negative errno:
-     * refuse. */
+    /* A connection is up (upgraded); it may be used at once. `*ret_user` is handed to the other
+     * callbacks. Negative errno: it is refused with a close frame, and closed() is not called. */
     int (*opened)(void *arg, struct bly_conn *conn, void **ret_user);
     /* One whole message. `text` is the callee's (free), followed by BLY_JSON_PADDING zero bytes. */
     void (*message)(void *user, struct bly_conn *conn, char *text, size_t len);
     /* The send queue fell below half of limits->output_queue_bytes after having been above the
      * limit. */
     void (*drained)(void *user, struct bly_conn *conn);
-    /* The connection has ended, for whatever reason; `conn` is gone after return. Exactly once
-     * after opened. */
+    /* The connection has ended, for whatever reason; `conn` is gone after return (what was queued
+     * still goes out, for two seconds at most). Exactly once after opened(). */
     void (*closed)(void *user, struct bly_conn *conn, const char *reason);
     /* For /readyz: true while new connections are welcome. */
     bool (*ready)(void *arg);
@@ -33,7 +33,9 @@ struct bly_transport_ops {
 
 /*
  * Listens on "ws://IP:PORT" (port 0: the kernel chooses; IPv6 in brackets). -EINVAL: not such a
- * URL, or a scheme this build does not know; `err` has the protocol's words (spec 1.1).
+ * URL, or a scheme this build does not know; `err` has the protocol's words (spec 1.1). `limits` is
+ * borrowed until the listener and all its connections are gone; `ops` is copied. Ignores SIGPIPE
+ * for the whole process. After a failure the loop has to run once more to let go of the handle.
  */
 int bly_listener_open(uv_loop_t *loop, const char *url, const struct bly_limits *limits,
                       const struct bly_transport_ops *ops, void *arg,
@@ -51,7 +53,11 @@ void bly_listener_close(struct bly_listener *listener, void (*done)(void *arg), 
 int bly_conn_send(struct bly_conn *conn, void *mem, size_t off, size_t len);
 size_t bly_conn_queued_bytes(const struct bly_conn *conn); /* not yet taken by the kernel */
 
-/* Stop or go on reading from the socket; a hang-up is noticed all the same. */
+/*
+ * Stop or go on reading from the socket; a hang-up is noticed all the same (and what the peer sent
+ * before it and we had not read is dropped). Messages that were read together with the current one
+ * (64 KiB at most) are still delivered after a pause.
+ */
 void bly_conn_pause(struct bly_conn *conn, bool paused);
 
 /* Close frame with `code` and `reason`, then the socket ends; `closed` follows. Harmless when
@@ -62,9 +68,9 @@ void bly_conn_close(struct bly_conn *conn, uint16_t code, const char *reason);
 void bly_conn_drop(struct bly_conn *conn);
 
 /* Sends a ping and calls back once: `alive` as soon as anything arrives, else false after
- * timeout_ms. Not called after closed. */
-void bly_conn_probe(struct bly_conn *conn, uint64_t timeout_ms, void (*done)(void *arg, bool alive),
-                    void *arg);
+ * timeout_ms. Not called after closed. 0; -ENOMEM: `done` will not be called. */
+int bly_conn_probe(struct bly_conn *conn, uint64_t timeout_ms, void (*done)(void *arg, bool alive),
+                   void *arg);
 
 /* "websocket 127.0.0.1:51234" (the client's address) or "stdio"; borrowed. */
 const char *bly_conn_peer(const struct bly_conn *conn);

@@ -1,4 +1,4 @@
-"""Whether an answer is what a case wants. docs/HACKING.md lists the matchers."""
+"""Whether an answer is what a case wants. README.md lists the matchers."""
 
 import re
 

@@ -62,7 +62,7 @@ class Server:
     """The server under test, in a directory of its own."""
 
     def __init__(self, command):
-        words = shlex.split(command)
+        words = [command] if os.path.exists(command) else shlex.split(command)
         if len(words) == 1:
             words += ["exec-server", "--listen", "ws://127.0.0.1:0"]
         if "/" in words[0]:

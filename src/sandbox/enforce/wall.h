@@ -30,29 +30,43 @@ enum bly_filter {
  */
 int bly_wall_prepare(struct bly_err *err);
 
+/* Landlock ABI of this kernel; 0: none, then the second wall is missing (the first is whole). */
+int bly_wall_landlock_abi(void);
+
 /*
  * In the new child (pid 1, right after clone): id maps, propagation, mount plan, pivot_root,
- * read-only root. Afterwards "/" is the view. `keep_fd`s stay open. Steps are numbered; their names
- * are in the error texts ("mount 4 of 9, /w/.git: cannot make it read-only: Operation not
- * permitted").
+ * read-only root, no_new_privs, Landlock. Afterwards "/" is the view, also for what the child
+ * forks, and Landlock holds for all of them as one domain: they may signal each other. Descriptors
+ * of the caller stay open. A failure says which step and why ("mount 4 of 9, /w/.git: cannot make
+ * it read-only: Operation not permitted"). The supplementary groups are the caller's business
+ * before the clone: inside a user namespace they cannot be dropped any more.
  */
 int bly_wall_enter(const struct bly_plan *plan, struct bly_err *err);
 
+/* After bly_wall_enter(): true when no procfs could be had (containers mask parts of theirs); the
+ * view has an empty /proc then. Worth a line in the log. */
+bool bly_wall_lacks_proc(void);
+
 /*
- * In the process that will run inside (for a helper the same one): capability sets, no_new_privs,
- * securebits, Landlock, then the filter. Must come last: most calls are gone afterwards.
- * Descriptors and signals are the caller's business, before this.
+ * In the process that will run inside (for a helper the same one): limits, capability sets,
+ * securebits, not dumpable, then the filter. Must come last: most calls are gone afterwards.
+ * Descriptors and signals are the caller's business, before this. `ret_listener_fd` (NULL for a
+ * helper) receives the descriptor of supervised creation (supervise.h), -EBADF when the plan needs
+ * none; it belongs to pid 1.
  */
-/* `ret_listener_fd` (NULL for a helper) receives the descriptor of supervised creation
- * (supervise.h), -EBADF when the plan needs none; it belongs to pid 1. */
 int bly_wall_seal(const struct bly_plan *plan, enum bly_filter filter, int *ret_listener_fd,
                   struct bly_err *err);
 
 /*
- * For pid 1 of a process wall after it forked the program: no capabilities, not dumpable, nothing
- * it does not need for waiting and reporting.
+ * For pid 1 of a process wall after it forked the program: no capabilities, not dumpable, no core
+ * files. Not before the fork: the program needs them to seal itself.
  */
 int bly_wall_seal_init(const struct bly_plan *plan, struct bly_err *err);
+
+#ifdef BLY_FAULTS
+/* Failure injection: from now on the step with this number (from 1) fails with EIO; 0: none. */
+void bly_wall_fail_at(unsigned step);
+#endif
 
 /* The filter a process under this plan gets. */
 enum bly_filter bly_wall_process_filter(const struct bly_plan *plan);

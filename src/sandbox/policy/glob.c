@@ -304,6 +304,30 @@ static void unescape(char *text)
     *out = '\0';
 }
 
+char *bly_glob_base(const char *pattern, size_t *ret_len)
+{
+    const char *p = pattern;
+    size_t len = 0;
+
+    while (*p && *p != '*' && *p != '?') {
+        const char *next = skip_element(p);
+
+        if (!next || (*p == '[' && next - p > 1))
+            break;
+        if (*p == '/')
+            len = (size_t)(p - pattern);
+        p = next;
+    }
+
+    char *base = strndup(pattern, len);
+
+    if (!base)
+        return NULL;
+    unescape(base);
+    *ret_len = len;
+    return base;
+}
+
 static int finish_simple(const char *pattern, bly_glob_each each, void *arg)
 {
     bly_autofree char *tidy = malloc(strlen(pattern) + 1);

@@ -164,8 +164,7 @@ bool bly_policy_writes_tree(const struct bly_policy *policy, const char *path)
     for (size_t i = 0; i < policy->n_rules; i++) {
         const struct bly_rule *rule = &policy->rules[i];
 
-        if (rule->access != BLY_ACCESS_WRITE && strcmp(rule->path, path) != 0 &&
-            bly_path_is_within(rule->path, path))
+        if (rule->access != BLY_ACCESS_WRITE && bly_path_is_within(rule->path, path))
             return false;
     }
     for (size_t i = 0; i < policy->n_deny_globs; i++) {

@@ -3,16 +3,47 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/path.h"
+static size_t count_slashes(const char *text, size_t len)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < len; i++)
+        n += text[i] == '/';
+    return n;
+}
+
+/*
+ * The order of the list: fewer components first, then bytewise. Compares `path` with the first
+ * `len` bytes of `prefix`. What both have in front need not be counted; only "/" has a slash more
+ * than components.
+ */
+static int compare_prefix(const char *path, const char *prefix, size_t len)
+{
+    size_t same = 0;
+
+    while (same < len && path[same] == prefix[same])
+        same++;
+
+    size_t rest = strlen(path + same);
+
+    if (rest == 0 && same == len)
+        return 0;
+    if (path[1] == '\0' || len == 1)
+        return path[1] == '\0' ? -1 : 1;
+
+    size_t deeper = count_slashes(path + same, rest);
+    size_t other = count_slashes(prefix + same, len - same);
+
+    if (deeper != other)
+        return deeper < other ? -1 : 1;
+    if (same == len)
+        return 1;
+    return (unsigned char)path[same] < (unsigned char)prefix[same] ? -1 : 1;
+}
 
 int bly_rules_compare_paths(const char *a, const char *b)
 {
-    size_t depth_a = bly_path_depth(a);
-    size_t depth_b = bly_path_depth(b);
-
-    if (depth_a != depth_b)
-        return depth_a < depth_b ? -1 : 1;
-    return strcmp(a, b);
+    return compare_prefix(a, b, strlen(b));
 }
 
 static int compare_rules(const void *left, const void *right)
@@ -47,21 +78,6 @@ size_t bly_rules_sort(struct bly_rule *rules, size_t n)
     return kept;
 }
 
-/* Compares a rule with the first `len` bytes of `path`, which have `depth` components. */
-static int compare_prefix(const struct bly_rule *rule, const char *path, size_t len, size_t depth)
-{
-    size_t rule_depth = bly_path_depth(rule->path);
-
-    if (rule_depth != depth)
-        return rule_depth < depth ? -1 : 1;
-
-    int order = strncmp(rule->path, path, len);
-
-    if (order != 0)
-        return order;
-    return rule->path[len] != '\0';
-}
-
 /* Steps to the next longer prefix that ends with a component; false when there is none. */
 static bool next_prefix(struct bly_rule_walk *walk)
 {
@@ -75,7 +91,6 @@ static bool next_prefix(struct bly_rule_walk *walk)
     if (walk->path[start - 1] != '/' || walk->path[start] == '\0')
         return false;
     walk->len = start + strcspn(walk->path + start, "/");
-    walk->depth++;
     return true;
 }
 
@@ -88,14 +103,13 @@ const struct bly_rule *bly_rule_walk_next(struct bly_rule_walk *walk)
         while (low < high) {
             size_t middle = low + (high - low) / 2;
 
-            if (compare_prefix(&walk->rules[middle], walk->path, walk->len, walk->depth) < 0)
+            if (compare_prefix(walk->rules[middle].path, walk->path, walk->len) < 0)
                 low = middle + 1;
             else
                 high = middle;
         }
         walk->from = low;
-        if (low < walk->n &&
-            compare_prefix(&walk->rules[low], walk->path, walk->len, walk->depth) == 0)
+        if (low < walk->n && compare_prefix(walk->rules[low].path, walk->path, walk->len) == 0)
             return &walk->rules[low];
     }
     return NULL;

@@ -100,7 +100,7 @@ static int read_nested(int depth, struct bly_err *err)
     memset(text, '[', depth);
     memset(text + depth, ']', depth);
 
-    int r = bly_json_read_copy(text, 2 * depth, &doc, err);
+    int r = bly_json_read_copy(text, 2 * (size_t)depth, &doc, err);
 
     yyjson_doc_free(doc);
     return r;

@@ -1,8 +1,11 @@
 #include "support.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
+
+#include "sandbox/policy/glob.h"
 
 /* The matcher on simple patterns; how patterns are compiled shows in test-policy.c. */
 
@@ -160,9 +163,35 @@ static void agrees_with_trying_everything(void **state)
     }
 }
 
+static void the_base_is_the_directory_before_the_first_wildcard(void **state)
+{
+    static const struct {
+        const char *pattern;
+        const char *base;
+        size_t len;
+    } rows[] = {
+        {"/w/a/*.env", "/w/a", 4}, {"/w/a?/b", "/w", 2},
+        {"/w/**", "/w", 2},        {"/*", "", 0},
+        {"/**/x", "", 0},          {"/w/[ab]/c", "/w", 2},
+        {"/w/[a/b*", "/w/[a", 5},  {"/w \\[1\\]/\\{a\\}/*.x", "/w [1]/{a}", 14},
+        {"/w/\\*/*", "/w/*", 5},
+    };
+    (void)state;
+
+    for (size_t i = 0; i < BLY_LEN(rows); i++) {
+        size_t len = 99;
+        char *base = bly_glob_base(rows[i].pattern, &len);
+
+        assert_string_equal(base, rows[i].base);
+        assert_int_equal(len, rows[i].len);
+        free(base);
+    }
+}
+
 int main(void)
 {
     static const struct CMUnitTest plain[] = {
+        cmocka_unit_test(the_base_is_the_directory_before_the_first_wildcard),
         cmocka_unit_test(nothing_is_exponential),
         cmocka_unit_test(agrees_with_trying_everything),
     };

@@ -498,16 +498,26 @@ static void patterns_have_a_limit_in_bytes(void **state)
     assert_int_equal(err.kind, BLY_ERR_PARAMS);
 }
 
-static void alternatives_do_not_multiply_without_end(void **state)
+static int parse_alternatives(const char *group, int times, struct bly_err *err)
 {
     char form[1024] = "{\"path\":{\"type\":\"glob_pattern\",\"pattern\":\"/@";
+
+    for (int i = 0; i < times; i++)
+        strcat(form, group);
+    strcat(form, "\"},\"access\":\"deny\"}");
+    return parse_many(1, form, err);
+}
+
+static void alternatives_do_not_multiply_without_end(void **state)
+{
     struct bly_err err = {0};
     (void)state;
 
-    for (int i = 0; i < 30; i++)
-        strcat(form, "{,}");
-    strcat(form, "\"},\"access\":\"deny\"}");
-    assert_int_equal(parse_many(1, form, &err), -EINVAL);
+    assert_int_equal(parse_alternatives("{,}", 8, &err), 0);
+    assert_int_equal(parse_alternatives("{,}", 30, &err), -EINVAL);
+    assert_int_equal(err.kind, BLY_ERR_PARAMS);
+    assert_int_equal(parse_alternatives("{a}", 32, &err), 0);
+    assert_int_equal(parse_alternatives("{a}", 33, &err), -EINVAL);
     assert_int_equal(err.kind, BLY_ERR_PARAMS);
 }
 

@@ -1,0 +1,367 @@
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+#include <uv.h>
+
+#include "base/cleanup.h"
+#include "base/err.h"
+#include "base/limits.h"
+#include "base/log.h"
+#include "cli/cli.h"
+#include "launcher/launcher.h"
+#include "server/environment.h"
+#include "server/server.h"
+
+struct settings {
+    const char *listen;
+    struct bly_runtime_paths paths;
+    struct bly_limits limits;
+    bool exit_on_stdin_close;
+    bool help;
+};
+
+/* ---- options -------------------------------------------------------------------------------- */
+
+static int set_listen(struct settings *settings, const char *value)
+{
+    settings->listen = value;
+    return 0;
+}
+
+static int set_log_level(struct settings *settings, const char *value)
+{
+    enum bly_log_level level;
+    int r = bly_log_level_parse(value, &level);
+
+    (void)settings;
+    if (r == 0)
+        bly_log_set_level(level);
+    return r;
+}
+
+static int set_path(const char **path, const char *value)
+{
+    if (value[0] != '/')
+        return -EINVAL;
+    *path = value;
+    return 0;
+}
+
+static int set_self_exe(struct settings *settings, const char *value)
+{
+    return set_path(&settings->paths.self_exe, value);
+}
+
+static int set_sandbox_exe(struct settings *settings, const char *value)
+{
+    return set_path(&settings->paths.linux_sandbox_exe, value);
+}
+
+/* Upstream's option; here requests never wait for each other unless their order matters. */
+static int check_concurrency(struct settings *settings, const char *value)
+{
+    char *end;
+    long n;
+
+    (void)settings;
+    errno = 0;
+    n = strtol(value, &end, 10);
+    return errno || end == value || *end || n < 1 ? -EINVAL : 0;
+}
+
+static int set_exit_on_stdin_close(struct settings *settings, const char *value)
+{
+    (void)value;
+    settings->exit_on_stdin_close = true;
+    return 0;
+}
+
+static int set_help(struct settings *settings, const char *value)
+{
+    (void)value;
+    settings->help = true;
+    return 0;
+}
+
+static const struct setting {
+    const char *name;
+    const char *argument; /* NULL: takes none */
+    int (*set)(struct settings *settings, const char *value);
+    const char *sentence;
+} table[] = {
+    {"listen", "URL", set_listen, "where to listen, ws://IP:PORT (ws://127.0.0.1:0)"},
+    {"log-level", "LEVEL", set_log_level, "error, warn, info or debug (warn)"},
+    {"exit-on-stdin-close", NULL, set_exit_on_stdin_close, "end when stdin ends, as on SIGTERM"},
+    {"self-exe", "PATH", set_self_exe, "this program, for the processes it starts itself"},
+    {"linux-sandbox-exe", "PATH", set_sandbox_exe, "the program called bailey-linux-sandbox"},
+    {"concurrent-requests", "N", check_concurrency,
+     "accepted for compatibility: requests always run side by side"},
+    {"help", NULL, set_help, "show this"},
+};
+
+void bly_cli_exec_server_help(FILE *out)
+{
+    (void)fputs("usage: bailey exec-server [OPTION...]\n\n"
+                "Serves agents until SIGTERM, SIGINT or SIGHUP. Prints one line, the URL it\n"
+                "listens on, to stdout; everything else goes to stderr.\n\n",
+                out);
+    for (size_t i = 0; i < BLY_LEN(table); i++)
+        (void)fprintf(out, "  --%s%s%s\n        %s\n", table[i].name, table[i].argument ? " " : "",
+                      table[i].argument ? table[i].argument : "", table[i].sentence);
+    (void)fputs("\nLimits, with their defaults:\n\n", out);
+    for (size_t i = 0; i < bly_limit_count; i++)
+        (void)fprintf(out, "  --%s N\n        %s: %s (%" PRIu64 "; %" PRIu64 " to %" PRIu64 ")\n",
+                      bly_limit_table[i].option, bly_limit_table[i].unit,
+                      bly_limit_table[i].sentence, bly_limit_table[i].def, bly_limit_table[i].min,
+                      bly_limit_table[i].max);
+}
+
+/* Both tables as getopt_long(3) wants them; `val` is the row, limits after settings. */
+static struct option *make_options(void)
+{
+    size_t n = BLY_LEN(table) + bly_limit_count;
+    struct option *options = calloc(n + 1, sizeof(*options));
+
+    if (!options)
+        return NULL;
+    for (size_t i = 0; i < n; i++) {
+        bool limit = i >= BLY_LEN(table);
+        bool argument = limit || table[i].argument;
+
+        options[i].name = limit ? bly_limit_table[i - BLY_LEN(table)].option : table[i].name;
+        options[i].has_arg = argument ? required_argument : no_argument;
+        options[i].val = (int)i;
+    }
+    return options;
+}
+
+static int set_limit(struct settings *settings, const struct bly_limit_info *info)
+{
+    int r = bly_limits_set(&settings->limits, info->option, optarg);
+
+    if (r < 0)
+        (void)fprintf(stderr,
+                      "bailey: --%s wants a number from %" PRIu64 " to %" PRIu64 ", not '%s'\n",
+                      info->option, info->min, info->max, optarg);
+    return r;
+}
+
+static int set_one(struct settings *settings, size_t row)
+{
+    int r;
+
+    if (row >= BLY_LEN(table))
+        return set_limit(settings, &bly_limit_table[row - BLY_LEN(table)]);
+    r = table[row].set(settings, optarg);
+    if (r < 0)
+        (void)fprintf(stderr, "bailey: --%s: not acceptable: '%s'\n", table[row].name, optarg);
+    return r;
+}
+
+static int parse(struct settings *settings, int argc, char **argv)
+{
+    bly_autofree struct option *options = make_options();
+    int row;
+
+    if (!options)
+        return -ENOMEM;
+    optind = 1;
+    while ((row = getopt_long(argc, argv, "", options, NULL)) != -1)
+        if (row == '?' || set_one(settings, (size_t)row) < 0)
+            return -EINVAL;
+    if (optind < argc) {
+        (void)fprintf(stderr, "bailey: unexpected argument: %s\n", argv[optind]);
+        return -EINVAL;
+    }
+    return 0;
+}
+
+/* ---- running -------------------------------------------------------------------------------- */
+
+static const int end_signals[] = {SIGTERM, SIGINT, SIGHUP};
+
+struct running {
+    uv_loop_t loop;
+    struct settings settings;
+    struct bly_environment_facts facts;
+    struct bly_launcher *launcher;
+    struct bly_server *server;
+    uv_signal_t signals[BLY_LEN(end_signals)];
+    uv_poll_t input;
+    bool polling_input, ending;
+};
+
+static void on_launcher_death(void *arg)
+{
+    (void)arg;
+    /* Nothing can be started or reaped any more. Ending takes everything else along. */
+    bly_log(BLY_LOG_ERROR, "launcher-died", "consequence=exit");
+    exit(BLY_EXIT_FAILED); /* NOLINT(concurrency-mt-unsafe) */
+}
+
+static void on_launcher_closed(void *arg)
+{
+    struct running *running = arg;
+
+    running->launcher = NULL;
+    for (size_t i = 0; i < BLY_LEN(end_signals); i++)
+        uv_close((uv_handle_t *)&running->signals[i], NULL);
+}
+
+static void on_server_closed(void *arg)
+{
+    struct running *running = arg;
+
+    bly_launcher_close(running->launcher, on_launcher_closed, running);
+}
+
+static void begin_end(struct running *running, const char *reason)
+{
+    if (running->ending)
+        return;
+    running->ending = true;
+    bly_log(BLY_LOG_INFO, "server-ending", "reason=\"%s\"", reason);
+    if (running->polling_input)
+        uv_close((uv_handle_t *)&running->input, NULL);
+    bly_server_close(running->server, on_server_closed, running);
+}
+
+static void on_signal(uv_signal_t *handle, int signum)
+{
+    struct running *running = handle->data;
+
+    if (running->ending)
+        _exit(128 + signum);               /* asked twice: no more waiting */
+    begin_end(running, strsignal(signum)); /* NOLINT(concurrency-mt-unsafe) */
+}
+
+static void on_input(uv_poll_t *handle, int status, int events)
+{
+    char unused[4096];
+    ssize_t n = status < 0 ? 0 : read(STDIN_FILENO, unused, sizeof(unused));
+
+    (void)events;
+    if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+        begin_end(handle->data, "stdin closed");
+}
+
+static int watch_input(struct running *running)
+{
+    int r = uv_poll_init(&running->loop, &running->input, STDIN_FILENO);
+
+    if (r < 0)
+        return r;
+    running->polling_input = true;
+    running->input.data = running;
+    return uv_poll_start(&running->input, UV_READABLE | UV_DISCONNECT, on_input);
+}
+
+/* Many connections and processes; the launcher has kept the old limit for what it starts. */
+static void raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+        limit.rlim_cur = limit.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
+static int watch_signals(struct running *running)
+{
+    for (size_t i = 0; i < BLY_LEN(end_signals); i++) {
+        int r = uv_signal_init(&running->loop, &running->signals[i]);
+
+        running->signals[i].data = running;
+        if (r == 0)
+            r = uv_signal_start(&running->signals[i], on_signal, end_signals[i]);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static int start(struct running *running, struct bly_err *err)
+{
+    struct bly_server_config config = {
+        .loop = &running->loop,
+        .limits = &running->settings.limits,
+        .policy_env = &running->facts.policy_env,
+        .environment = &running->facts.environment,
+        .environ = environ,
+    };
+    int r;
+
+    /* First of all: the launcher inherits nothing of what follows, and there are no threads. */
+    r = bly_launcher_start(&running->loop, &running->settings.paths, on_launcher_death, running,
+                           &running->launcher, err);
+    if (r < 0)
+        return r;
+    (void)signal(SIGPIPE, SIG_IGN);
+    raise_descriptor_limit();
+    /* What runs without a wall has our uid: it shall not read our memory or environment. */
+    if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+        return bly_fail_sys(err, errno, "cannot become undumpable");
+
+    r = bly_environment_facts_init(&running->facts, err);
+    if (r < 0)
+        return r;
+    config.launcher = running->launcher;
+    r = bly_server_start(&config, running->settings.listen, &running->server, err);
+    if (r < 0)
+        return r;
+    r = watch_signals(running);
+    if (r == 0 && running->settings.exit_on_stdin_close)
+        r = watch_input(running);
+    return r < 0 ? bly_fail_sys(err, -r, "cannot watch signals or stdin") : 0;
+}
+
+static int serve(struct running *running)
+{
+    struct bly_err err;
+    int r = uv_loop_init(&running->loop);
+
+    bly_err_clear(&err);
+    r = r < 0 ? bly_fail_sys(&err, -r, "cannot make an event loop") : start(running, &err);
+    if (r < 0) {
+        bly_cli_error(&err);
+        return BLY_EXIT_FAILED; /* the launcher ends when its socket does */
+    }
+    (void)printf("%s\n", bly_server_url(running->server));
+    (void)fflush(stdout);
+
+    (void)uv_run(&running->loop, UV_RUN_DEFAULT);
+    bly_server_free(running->server);
+    bly_environment_facts_deinit(&running->facts);
+    (void)uv_loop_close(&running->loop);
+    return 0;
+}
+
+int bly_cli_exec_server(int argc, char **argv)
+{
+    static struct running running; /* the loop's handles live here */
+    struct settings *settings = &running.settings;
+
+    settings->listen = "ws://127.0.0.1:0";
+    settings->paths.self_exe = "/proc/self/exe";
+    settings->paths.linux_sandbox_exe = "/proc/self/exe";
+    bly_limits_defaults(&settings->limits);
+    bly_log_set_level(BLY_LOG_WARN);
+    if (parse(settings, argc, argv) < 0) {
+        (void)fputs("Try 'bailey help exec-server'.\n", stderr);
+        return BLY_EXIT_USAGE;
+    }
+    if (settings->help) {
+        bly_cli_exec_server_help(stdout);
+        return 0;
+    }
+    return serve(&running);
+}

@@ -1,0 +1,237 @@
+#include "launcher/launcher.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/cleanup.h"
+#include "base/err.h"
+#include "base/log.h"
+#include "launcher/launcher_internal.h"
+#include "launcher/spawner_main.h"
+
+enum { CLOSE_MS = 15000 }; /* the launcher itself gives up on what it cannot kill before this */
+
+struct bly_launcher {
+    uv_loop_t *loop;
+    pid_t pid;
+    int pidfd;
+    int sock; /* -EBADF once closed */
+    uv_poll_t death_poll, sock_poll;
+    uv_timer_t kill_timer;
+    unsigned n_open; /* handles */
+    struct bly_wire_queue outbox;
+    uint64_t last_id;
+    bool reaped, closing;
+    void (*on_death)(void *arg);
+    void *on_death_arg;
+    void (*done)(void *arg);
+    void *done_arg;
+};
+
+static _Noreturn void exec_launcher(const char *self_exe, int sock)
+{
+    char *argv[] = {(char[]){"bailey"}, (char[]){BLY_LAUNCHER_ARG}, NULL};
+    char *envp[] = {NULL};
+    int null_fd = open("/dev/null", O_RDWR);
+
+    /* `sock` was opened by a program whose 0 to 2 are taken, so it is above them. */
+    if (null_fd < 0 || dup2(null_fd, STDIN_FILENO) < 0 || dup2(null_fd, STDOUT_FILENO) < 0 ||
+        (sock == BLY_SOCKET_FD ? fcntl(sock, F_SETFD, 0) : dup2(sock, BLY_SOCKET_FD)) < 0 ||
+        close_range(BLY_SOCKET_FD + 1, ~0U, 0) < 0)
+        _exit(1);
+    (void)execve(self_exe, argv, envp);
+    bly_log(BLY_LOG_ERROR, "launcher-exec-failed", "program=\"%s\" error=\"%s\"", self_exe,
+            strerrordesc_np(errno));
+    _exit(127);
+}
+
+static int fork_launcher(struct bly_launcher *launcher, const char *self_exe, struct bly_err *err)
+{
+    int pair[2];
+
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+        return bly_fail_sys(err, errno, "cannot open a socket for the launcher");
+    launcher->sock = pair[0];
+    launcher->pid = fork();
+    if (launcher->pid == 0)
+        exec_launcher(self_exe, pair[1]);
+    (void)bly_close(pair[1]);
+    if (launcher->pid < 0)
+        return bly_fail_sys(err, errno, "cannot fork the launcher");
+
+    launcher->pidfd = (int)syscall(SYS_pidfd_open, launcher->pid, 0);
+    if (launcher->pidfd < 0)
+        return bly_fail_sys(err, errno, "cannot watch the launcher");
+    return 0;
+}
+
+static void on_handle_closed(uv_handle_t *handle)
+{
+    struct bly_launcher *launcher = handle->data;
+
+    if (--launcher->n_open > 0)
+        return;
+    bly_wire_queue_deinit(&launcher->outbox);
+    (void)bly_close(launcher->pidfd);
+    if (launcher->done != NULL)
+        launcher->done(launcher->done_arg);
+    free(launcher);
+}
+
+static void close_sock(struct bly_launcher *launcher)
+{
+    (void)uv_poll_stop(&launcher->sock_poll);
+    launcher->sock = bly_close(launcher->sock);
+}
+
+static void finish(struct bly_launcher *launcher)
+{
+    close_sock(launcher);
+    uv_close((uv_handle_t *)&launcher->sock_poll, on_handle_closed);
+    uv_close((uv_handle_t *)&launcher->death_poll, on_handle_closed);
+    uv_close((uv_handle_t *)&launcher->kill_timer, on_handle_closed);
+}
+
+static void on_dead(uv_poll_t *poll, int status, int events)
+{
+    struct bly_launcher *launcher = poll->data;
+
+    (void)status;
+    (void)events;
+    if (waitpid(launcher->pid, NULL, WNOHANG) == 0)
+        return;
+    launcher->reaped = true;
+    (void)uv_poll_stop(poll);
+    if (launcher->closing)
+        finish(launcher);
+    else if (launcher->on_death != NULL)
+        launcher->on_death(launcher->on_death_arg);
+}
+
+static void on_writable(uv_poll_t *poll, int status, int events)
+{
+    struct bly_launcher *launcher = poll->data;
+
+    (void)status;
+    (void)events;
+    /* An error needs no answer here: the launcher is dead then, and its pidfd says so. */
+    if (bly_wire_queue_flush(&launcher->outbox, launcher->sock) < 0 ||
+        bly_wire_queue_is_empty(&launcher->outbox))
+        (void)uv_poll_stop(poll);
+}
+
+static void on_kill_timer(uv_timer_t *timer)
+{
+    struct bly_launcher *launcher = timer->data;
+
+    if (!launcher->reaped)
+        (void)kill(launcher->pid, SIGKILL);
+}
+
+/* Cannot fail half-way: each uv init below only fails for a bad descriptor, and these are ours. */
+static int watch(struct bly_launcher *launcher, struct bly_err *err)
+{
+    int r = uv_poll_init(launcher->loop, &launcher->death_poll, launcher->pidfd);
+
+    if (r == 0)
+        r = uv_poll_start(&launcher->death_poll, UV_READABLE, on_dead);
+    if (r < 0)
+        return bly_fail_sys(err, -r, "cannot watch the launcher");
+    if (uv_poll_init(launcher->loop, &launcher->sock_poll, launcher->sock) < 0 ||
+        uv_timer_init(launcher->loop, &launcher->kill_timer) < 0)
+        abort();
+    launcher->death_poll.data = launcher;
+    launcher->sock_poll.data = launcher;
+    launcher->kill_timer.data = launcher;
+    launcher->n_open = 3;
+    return 0;
+}
+
+int bly_launcher_start(uv_loop_t *loop, const struct bly_runtime_paths *paths,
+                       void (*on_death)(void *arg), void *arg, struct bly_launcher **ret_launcher,
+                       struct bly_err *err)
+{
+    struct bly_launcher *launcher = calloc(1, sizeof(*launcher));
+    int r;
+
+    if (launcher == NULL)
+        return -ENOMEM;
+    launcher->loop = loop;
+    launcher->sock = launcher->pidfd = -EBADF;
+    launcher->on_death = on_death;
+    launcher->on_death_arg = arg;
+    bly_wire_queue_init(&launcher->outbox);
+
+    /* A program may close its stdin at any time; that must be an error of write(2), not our end. */
+    (void)signal(SIGPIPE, SIG_IGN);
+
+    r = fork_launcher(launcher, paths->self_exe, err);
+    if (r == 0)
+        r = watch(launcher, err);
+    if (r < 0) {
+        (void)bly_close(launcher->sock);
+        (void)bly_close(launcher->pidfd);
+        if (launcher->pid > 0)
+            (void)waitpid(launcher->pid, NULL, 0); /* Its socket is closed: it ends. */
+        free(launcher);
+        return r;
+    }
+    *ret_launcher = launcher;
+    return 0;
+}
+
+void bly_launcher_close(struct bly_launcher *launcher, void (*done)(void *arg), void *arg)
+{
+    launcher->closing = true;
+    launcher->done = done;
+    launcher->done_arg = arg;
+    if (launcher->reaped) {
+        finish(launcher);
+        return;
+    }
+    close_sock(launcher); /* This is what tells it to end. */
+    (void)uv_timer_start(&launcher->kill_timer, on_kill_timer, CLOSE_MS, 0);
+}
+
+uv_loop_t *bly_launcher_loop(const struct bly_launcher *launcher)
+{
+    return launcher->loop;
+}
+
+static int tell(struct bly_launcher *launcher, enum bly_wire_type type, uint64_t id, int fd)
+{
+    bly_autobuf struct bly_buf buf;
+    int r;
+
+    if (launcher->sock < 0 || launcher->reaped) {
+        (void)bly_close(fd);
+        return -EPIPE;
+    }
+    bly_buf_init(&buf, sizeof(id));
+    (void)bly_buf_put_u64(&buf, id);
+    r = bly_wire_queue_send(&launcher->outbox, launcher->sock, type, &buf, fd);
+    if (r == 0 && !bly_wire_queue_is_empty(&launcher->outbox))
+        r = uv_poll_start(&launcher->sock_poll, UV_WRITABLE, on_writable);
+    return r;
+}
+
+int bly_launcher_add_spawner(struct bly_launcher *launcher, int socket_fd, uint64_t *ret_id)
+{
+    int r = tell(launcher, BLY_WIRE_SPAWNER, launcher->last_id + 1, socket_fd);
+
+    if (r == 0)
+        *ret_id = ++launcher->last_id;
+    return r;
+}
+
+void bly_launcher_kill_spawner(struct bly_launcher *launcher, uint64_t id)
+{
+    (void)tell(launcher, BLY_WIRE_KILL, id, -EBADF);
+}

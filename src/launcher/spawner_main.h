@@ -1,0 +1,30 @@
+#pragma once
+
+/*
+ * The processes behind launcher.h: the launcher forks a spawner for each session, the spawner forks
+ * what the session starts. Both are single-threaded and wait for their socket and for signals.
+ */
+#include <stdbool.h>
+#include <sys/resource.h>
+
+#include "launcher/launcher.h"
+
+struct bly_origin {
+    bly_helper_fn helper_main;
+    struct rlimit nofile; /* as the server had it when it started; ours is higher */
+    bool prepared;        /* bly_wall_prepare() has been done */
+};
+
+enum { BLY_SOCKET_FD = 3 };
+
+/*
+ * Common to both: dies cleanly with its parent, adopts orphans, waits for SIGCHLD and SIGTERM on
+ * the returned descriptor. Negative errno.
+ */
+int bly_caretaker_init(const char *name);
+
+/* Compiles the filters unless that was done already. Negative errno with `err` set. */
+int bly_origin_prepare(struct bly_origin *origin, struct bly_err *err);
+
+/* In the new process, with the session's socket at BLY_SOCKET_FD and nothing above it open. */
+_Noreturn void bly_spawner_main(struct bly_origin *origin, pid_t launcher);

@@ -1,0 +1,123 @@
+#include "sandbox/plan/draft.h"
+
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/err.h"
+#include "base/path.h"
+
+void *bly_list_add(void *array, size_t *n, size_t size)
+{
+    char *grown = reallocarray(array, *n + 1, size);
+
+    if (!grown)
+        return NULL;
+    memset(grown + *n * size, 0, size);
+    (*n)++;
+    return grown;
+}
+
+int bly_names_add(struct bly_names *names, const char *name)
+{
+    char **grown = bly_list_add(names->items, &names->n, sizeof(*names->items));
+
+    if (!grown)
+        return -ENOMEM;
+    names->items = grown;
+    grown[names->n - 1] = strdup(name);
+    if (grown[names->n - 1])
+        return 0;
+    names->n--;
+    return -ENOMEM;
+}
+
+int bly_names_add_once(struct bly_names *names, const char *name)
+{
+    for (size_t i = 0; i < names->n; i++)
+        if (strcmp(names->items[i], name) == 0)
+            return 0;
+    return bly_names_add(names, name);
+}
+
+void bly_names_deinit(struct bly_names *names)
+{
+    for (size_t i = 0; i < names->n; i++)
+        free(names->items[i]);
+    free(names->items);
+    *names = (struct bly_names){0};
+}
+
+bool bly_names_hold(const struct bly_names *names, const char *path)
+{
+    for (size_t i = 0; i < names->n; i++)
+        if (bly_path_is_within(path, names->items[i]))
+            return true;
+    return false;
+}
+
+void bly_spot_deinit(struct bly_spot *spot)
+{
+    free(spot->path);
+    free(spot->edge);
+    *spot = (struct bly_spot){0};
+}
+
+void bly_draft_drop_crossings(struct bly_draft *draft, size_t keep)
+{
+    for (size_t i = keep; i < draft->n_crossings; i++) {
+        free(draft->crossings[i].path);
+        free(draft->crossings[i].target);
+        free(draft->crossings[i].rule);
+    }
+    draft->n_crossings = keep;
+}
+
+void bly_draft_deinit(struct bly_draft *draft)
+{
+    bly_draft_drop_crossings(draft, 0);
+    free(draft->crossings);
+    bly_names_deinit(&draft->closed);
+    bly_names_deinit(&draft->pointed);
+}
+
+int bly_draft_mark(struct bly_draft *draft, enum bly_mark_kind kind, const char *path,
+                   const struct bly_node *node, const char *text, struct bly_err *err)
+{
+    struct bly_plan *plan = draft->plan;
+    struct bly_mark *grown;
+    struct bly_mark *mark;
+
+    /* The root directory cannot be exchanged. */
+    if (strcmp(path, "/") == 0)
+        return 0;
+    grown = bly_list_add(plan->marks, &plan->n_marks, sizeof(*plan->marks));
+    if (!grown)
+        return bly_fail_sys(err, ENOMEM, "cannot plan %s", path);
+    plan->marks = grown;
+    mark = &grown[plan->n_marks - 1];
+    mark->kind = kind;
+    mark->node = *node;
+    mark->path = strdup(path);
+    mark->text = text ? strdup(text) : NULL;
+    if (!mark->path || (text && !mark->text))
+        return bly_fail_sys(err, ENOMEM, "cannot plan %s", path);
+    return 0;
+}
+
+int bly_draft_mark_spot(struct bly_draft *draft, const struct bly_spot *spot, struct bly_err *err)
+{
+    static const struct bly_node absent = {0};
+
+    switch (spot->state) {
+    case BLY_SPOT_FOUND:
+        return bly_draft_mark(draft, BLY_MARK_NODE, spot->path, &spot->node, NULL, err);
+    case BLY_SPOT_MISSING:
+        return bly_draft_mark(draft, BLY_MARK_NODE, spot->edge ? spot->edge : spot->path, &absent,
+                              NULL, err);
+    case BLY_SPOT_BLOCKED:
+        return bly_draft_mark(draft, BLY_MARK_BLOCKED, spot->path, &absent, NULL, err);
+    case BLY_SPOT_IN_PROC:
+        return 0;
+    }
+    return 0;
+}

@@ -1,0 +1,187 @@
+/*
+ * Deny globs. The helper decides on names, so it needs only patterns that begin with canonical
+ * directories. A foreign program cannot be asked: what matches when the plan is made is masked.
+ */
+#include "sandbox/plan/draft.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/err.h"
+#include "base/path.h"
+#include "sandbox/policy/glob.h"
+
+enum { GLOB_MAX_MATCHES = 8192, GLOB_MAX_VISITS = 50000 };
+
+static int rebase(char **pattern, const char *base, size_t old_len, struct bly_err *err)
+{
+    bly_autofree char *escaped = bly_glob_escape(strcmp(base, "/") == 0 ? "" : base);
+    char *rebased;
+
+    if (!escaped || asprintf(&rebased, "%s%s", escaped, *pattern + old_len) < 0)
+        return bly_fail_sys(err, ENOMEM, "cannot plan %s", *pattern);
+    free(*pattern);
+    *pattern = rebased;
+    return 0;
+}
+
+static int compare_patterns(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* A policy keeps its patterns sorted, each once. */
+static void sort_patterns(struct bly_policy *policy)
+{
+    size_t n = 0;
+
+    if (policy->n_deny_globs > 0)
+        qsort(policy->deny_globs, policy->n_deny_globs, sizeof(char *), compare_patterns);
+    for (size_t i = 0; i < policy->n_deny_globs; i++) {
+        if (n > 0 && strcmp(policy->deny_globs[n - 1], policy->deny_globs[i]) == 0)
+            free(policy->deny_globs[i]);
+        else
+            policy->deny_globs[n++] = policy->deny_globs[i];
+    }
+    policy->n_deny_globs = n;
+}
+
+int bly_draft_glob_bases(struct bly_draft *draft, struct bly_err *err)
+{
+    struct bly_policy *policy = draft->plan->policy;
+
+    for (size_t i = 0; i < policy->n_deny_globs; i++) {
+        bly_autospot struct bly_spot spot = {0};
+        char **pattern = &policy->deny_globs[i];
+        size_t len = 0;
+        bly_autofree char *base = bly_glob_base(*pattern, &len);
+        int r;
+
+        if (!base)
+            return bly_fail_sys(err, ENOMEM, "cannot plan %s", *pattern);
+        if (len == 0)
+            continue;
+        r = bly_draft_walk(draft, base, false, &spot, err);
+        if (r == 0)
+            r = bly_draft_mark_spot(draft, &spot, err);
+        if (r == 0 && strcmp(spot.path, base) != 0)
+            r = rebase(pattern, spot.path, len, err);
+        if (r < 0)
+            return r;
+    }
+    sort_patterns(policy);
+    return 0;
+}
+
+/* One pattern being expanded. */
+struct hunt {
+    struct bly_draft *draft;
+    const char *pattern;
+    const char *dir;        /* being listed */
+    size_t max_depth;       /* of an entry, counted from "/"; 0: unlimited */
+    struct bly_names *dirs; /* still to be listed */
+    size_t *visits;         /* over all patterns */
+    int error;
+    struct bly_err *err;
+};
+
+static int visit(void *arg, const char *name)
+{
+    struct hunt *hunt = arg;
+    bly_autofree char *path = bly_path_join(hunt->dir, name);
+    struct bly_node node = {0};
+
+    if (!path)
+        return hunt->error = bly_fail_sys(hunt->err, ENOMEM, "cannot expand %s", hunt->pattern);
+    if (++*hunt->visits > GLOB_MAX_VISITS || hunt->draft->closed.n >= GLOB_MAX_MATCHES ||
+        strlen(path) >= PATH_MAX)
+        return hunt->error = bly_fail(hunt->err, BLY_ERR_LIMIT, E2BIG,
+                                      "the deny pattern %s matches or visits too much to be "
+                                      "enforced for a process",
+                                      hunt->pattern);
+    if (bly_glob_match(hunt->pattern, path)) {
+        if (bly_names_add(&hunt->draft->closed, path) < 0)
+            hunt->error = bly_fail_sys(hunt->err, ENOMEM, "cannot expand %s", hunt->pattern);
+        return hunt->error;
+    }
+    hunt->error = bly_draft_look(hunt->draft, path, &node, hunt->err);
+    if (hunt->error == -EACCES)
+        hunt->error = 0;
+    if (hunt->error == 0 && node.type == BLY_NODE_DIR &&
+        (hunt->max_depth == 0 || bly_path_depth(path) < hunt->max_depth) &&
+        bly_names_add(hunt->dirs, path) < 0)
+        hunt->error = bly_fail_sys(hunt->err, ENOMEM, "cannot expand %s", hunt->pattern);
+    return hunt->error;
+}
+
+static int list_one(struct hunt *hunt)
+{
+    struct bly_draft *draft = hunt->draft;
+    int r = draft->probe->list(draft->probe->ctx, hunt->dir, visit, hunt);
+
+    if (hunt->error < 0)
+        return hunt->error;
+    if (r == -ENOENT || r == -ENOTDIR || r == -ELOOP)
+        return 0; /* it went, or became something else: nothing there to be masked */
+    /* What cannot be searched through for matches may hold some under names that are known. */
+    if (r == -EACCES)
+        return bly_names_add(&draft->closed, hunt->dir) < 0
+                   ? bly_fail_sys(hunt->err, ENOMEM, "cannot expand %s", hunt->pattern)
+                   : 0;
+    return r < 0 ? bly_fail_sys(hunt->err, -r, "cannot list %s", hunt->dir) : 0;
+}
+
+static size_t deepest(const struct bly_policy *policy, const char *pattern, const char *base)
+{
+    size_t by_pattern = strstr(pattern, "**") ? 0 : bly_path_depth(pattern);
+    size_t by_option =
+        policy->glob_scan_max_depth ? bly_path_depth(base) + policy->glob_scan_max_depth : 0;
+
+    if (by_pattern == 0 || by_option == 0)
+        return by_pattern + by_option;
+    return by_pattern < by_option ? by_pattern : by_option;
+}
+
+static int expand(struct bly_draft *draft, const char *pattern, size_t *visits, struct bly_err *err)
+{
+    struct bly_names dirs = {0};
+    size_t len = 0;
+    bly_autofree char *base = bly_glob_base(pattern, &len);
+    struct hunt hunt = {draft, pattern, NULL, 0, &dirs, visits, 0, err};
+    int r = 0;
+
+    if (base && len == 0)
+        return bly_fail(err, BLY_ERR_PARAMS, EINVAL,
+                        "unreadable glob `%s` cannot be safely expanded; use a pattern with a "
+                        "non-root directory prefix",
+                        pattern);
+    if (!base || bly_names_add(&dirs, base) < 0)
+        return bly_fail_sys(err, ENOMEM, "cannot expand %s", pattern);
+    hunt.max_depth = deepest(draft->plan->policy, pattern, base);
+    while (r == 0 && dirs.n > 0) {
+        bly_autofree char *dir = dirs.items[--dirs.n];
+
+        hunt.dir = dir;
+        r = list_one(&hunt);
+    }
+    bly_names_deinit(&dirs);
+    return r;
+}
+
+int bly_draft_globs(struct bly_draft *draft, struct bly_err *err)
+{
+    const struct bly_policy *policy = draft->plan->policy;
+    size_t visits = 0;
+
+    if (draft->plan->purpose != BLY_FOR_PROCESS)
+        return 0;
+    for (size_t i = 0; i < policy->n_deny_globs; i++) {
+        int r = expand(draft, policy->deny_globs[i], &visits, err);
+
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}

@@ -1,0 +1,422 @@
+/*
+ * From the rules a client wrote to the rules the view is built from: every path canonical, grants
+ * of things that do not exist gone, and no grant that runs through a symlink which somebody inside
+ * a wall could have planted.
+ */
+#include "sandbox/plan/draft.h"
+
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/err.h"
+#include "base/path.h"
+#include "sandbox/policy/rules.h"
+
+/* With protected names, names of links and second mounts. */
+enum { MAX_RULES = 12 * BLY_POLICY_MAX_RULES };
+
+/* Index of the rule for exactly `path`; or, with false, where it would be. */
+static bool find_rule(const struct bly_policy *policy, const char *path, size_t *ret_index)
+{
+    size_t low = 0, high = policy->n_rules;
+
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        int order = bly_rules_compare_paths(policy->rules[mid].path, path);
+
+        if (order == 0) {
+            *ret_index = mid;
+            return true;
+        }
+        if (order < 0)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    *ret_index = low;
+    return false;
+}
+
+bool bly_draft_has_rule(const struct bly_policy *policy, const char *path)
+{
+    size_t at;
+
+    return find_rule(policy, path, &at);
+}
+
+/* Deny beats write beats read: the enumerators are in that order. */
+_Static_assert(BLY_ACCESS_READ < BLY_ACCESS_WRITE && BLY_ACCESS_WRITE < BLY_ACCESS_DENY, "order");
+
+static int put_rule(struct bly_policy *policy, const char *path, enum bly_access access,
+                    unsigned flags, bool force, struct bly_err *err)
+{
+    struct bly_rule *rule;
+    size_t at;
+
+    if (find_rule(policy, path, &at)) {
+        rule = &policy->rules[at];
+        if (force || access > rule->access) {
+            rule->access = access;
+            rule->flags = (uint8_t)flags;
+        } else if (access == rule->access) {
+            rule->flags = (uint8_t)(rule->flags & flags);
+        }
+        return 0;
+    }
+    if (policy->n_rules >= MAX_RULES)
+        return bly_fail(err, BLY_ERR_INVALID, E2BIG,
+                        "the sandbox policy has more than %d rules on this disk", MAX_RULES);
+
+    rule = reallocarray(policy->rules, policy->n_rules + 1, sizeof(*rule));
+    if (!rule)
+        return bly_fail_sys(err, ENOMEM, "cannot plan %s", path);
+    policy->rules = rule;
+    rule += at;
+    memmove(rule + 1, rule, (policy->n_rules - at) * sizeof(*rule));
+    policy->n_rules++;
+    *rule = (struct bly_rule){strdup(path), access, (uint8_t)flags};
+    return rule->path ? 0 : bly_fail_sys(err, ENOMEM, "cannot plan %s", path);
+}
+
+int bly_draft_add_rule(struct bly_policy *policy, const char *path, enum bly_access access,
+                       unsigned flags, struct bly_err *err)
+{
+    return put_rule(policy, path, access, flags, false, err);
+}
+
+int bly_draft_set_rule(struct bly_policy *policy, const char *path, enum bly_access access,
+                       struct bly_err *err)
+{
+    return put_rule(policy, path, access, BLY_RULE_IMPLIED, true, err);
+}
+
+enum bly_access bly_draft_parent_access(const struct bly_policy *policy, const char *path)
+{
+    struct bly_policy bare = *policy;
+    bly_autofree char *parent = bly_path_join(path, "..");
+
+    bare.n_deny_globs = 0;
+    if (!parent || strcmp(path, "/") == 0)
+        return BLY_ACCESS_NONE;
+    return bly_policy_decide(&bare, parent);
+}
+
+static bool is_platform_default(const char *path)
+{
+    for (size_t i = 0; bly_policy_platform_defaults[i]; i++)
+        if (bly_path_is_within(path, bly_policy_platform_defaults[i]))
+            return true;
+    return false;
+}
+
+/* One rule of the given policy on its way through. */
+struct fate {
+    const struct bly_rule *rule;
+    struct fate *root; /* of a protected name: the root it is protected in */
+    struct bly_spot spot;
+    size_t first_link, end_link; /* the crossings of its path */
+    bool kept;
+};
+
+struct fates {
+    struct fate *items;
+    size_t n;
+};
+
+static void fates_deinit(struct fates *fates)
+{
+    for (size_t i = 0; i < fates->n; i++)
+        bly_spot_deinit(&fates->items[i].spot);
+    free(fates->items);
+}
+
+/* The rule one component above `path`, if it grants writing. */
+static bool find_write_root(const struct bly_policy *policy, const char *path, size_t *ret_index)
+{
+    bly_autofree char *parent = bly_path_join(path, "..");
+
+    return parent && find_rule(policy, parent, ret_index) &&
+           policy->rules[*ret_index].access == BLY_ACCESS_WRITE;
+}
+
+/* Protected names are ours to guard whether the client repeats them or not (3.4). */
+static bool is_protected_name(const struct bly_policy *policy, const struct bly_rule *rule,
+                              size_t *ret_root)
+{
+    if (rule->access != BLY_ACCESS_READ || !find_write_root(policy, rule->path, ret_root))
+        return false;
+    for (size_t i = 0; bly_policy_protected_names[i]; i++)
+        if (strcmp(bly_path_base(rule->path), bly_policy_protected_names[i]) == 0)
+            return true;
+    return false;
+}
+
+static bool is_grant_in_effect(const struct bly_rule *rule, const struct bly_spot *spot)
+{
+    if (spot->state != BLY_SPOT_FOUND)
+        return false;
+    return !(rule->flags & BLY_RULE_IF_DIRECTORY) || spot->node.type == BLY_NODE_DIR;
+}
+
+/* Whether a rule counts, given that the shallower ones are already in `policy`. */
+static bool counts(struct bly_draft *draft, const struct bly_policy *policy,
+                   const struct bly_rule *rule, const struct bly_spot *spot)
+{
+    if (rule->access == BLY_ACCESS_DENY)
+        return true;
+    if (spot->state == BLY_SPOT_IN_PROC) {
+        draft->wants_proc = true;
+        return true;
+    }
+    if (rule->access == BLY_ACCESS_READ &&
+        bly_draft_parent_access(policy, spot->path) == BLY_ACCESS_WRITE)
+        return true; /* a restriction, not a grant: it holds for what does not exist yet as well */
+    return is_grant_in_effect(rule, spot);
+}
+
+/* The name of a denied link is as forbidden as what it leads to. */
+static int deny_link_names(struct bly_draft *draft, struct bly_policy *policy,
+                           const struct fate *fate, struct bly_err *err)
+{
+    int r = 0;
+
+    for (size_t i = fate->first_link; r == 0 && i < fate->end_link; i++)
+        if (draft->crossings[i].terminal)
+            r = bly_draft_add_rule(policy, draft->crossings[i].path, BLY_ACCESS_DENY,
+                                   fate->rule->flags, err);
+    return r;
+}
+
+/* Nobody gets to write the kernel's files, whatever a policy grants. */
+static const char *const kernel_trees[] = {"/proc", "/sys"};
+
+static enum bly_access most_for(const char *path, enum bly_access access)
+{
+    for (size_t i = 0; i < BLY_LEN(kernel_trees); i++)
+        if (access == BLY_ACCESS_WRITE && bly_path_is_within(path, kernel_trees[i]))
+            return BLY_ACCESS_READ;
+    return access;
+}
+
+/* The same where a grant of everything includes them. */
+static int settle_kernel(struct bly_draft *draft, struct bly_policy *policy, struct bly_err *err)
+{
+    for (size_t i = 0; i < BLY_LEN(kernel_trees); i++) {
+        struct bly_node node = {0};
+        int r = bly_draft_look(draft, kernel_trees[i], &node, err);
+
+        if (r == 0 && node.type != BLY_NODE_ABSENT &&
+            bly_draft_parent_access(policy, kernel_trees[i]) == BLY_ACCESS_WRITE)
+            r = bly_draft_add_rule(policy, kernel_trees[i], BLY_ACCESS_READ, BLY_RULE_IMPLIED, err);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static int settle_rule(struct bly_draft *draft, struct bly_policy *policy, struct fate *fate,
+                       struct bly_err *err)
+{
+    const struct bly_rule *rule = fate->rule;
+    int r;
+
+    /* The names below a root count as long as the root does, and only in a directory. */
+    if (fate->root && (!fate->root->kept || fate->root->spot.node.type != BLY_NODE_DIR))
+        return 0;
+    if (!counts(draft, policy, rule, &fate->spot))
+        return 0;
+    fate->kept = true;
+    if (fate->root && fate->spot.node.type == BLY_NODE_LINK &&
+        bly_names_add_once(&draft->pointed, fate->spot.path) < 0)
+        return bly_fail_sys(err, ENOMEM, "cannot plan %s", rule->path);
+    r = bly_draft_add_rule(policy, fate->spot.path, most_for(fate->spot.path, rule->access),
+                           rule->flags, err);
+    if (r == 0 && rule->access == BLY_ACCESS_DENY)
+        r = deny_link_names(draft, policy, fate, err);
+    return r;
+}
+
+static int walk_rules(struct bly_draft *draft, struct fates *fates, struct bly_err *err)
+{
+    for (size_t i = 0; i < fates->n; i++) {
+        struct fate *fate = &fates->items[i];
+        size_t root = 0;
+        int r;
+
+        fate->rule = &draft->given->rules[i];
+        if (is_protected_name(draft->given, fate->rule, &root))
+            fate->root = &fates->items[root];
+        fate->first_link = draft->n_crossings;
+        r = bly_draft_walk(draft, fate->rule->path, fate->root != NULL, &fate->spot, err);
+        fate->end_link = draft->n_crossings;
+        if (r == 0)
+            r = bly_draft_mark_spot(draft, &fate->spot, err);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static int compare_fates(const void *a, const void *b)
+{
+    const struct fate *const *x = a, *const *y = b;
+
+    return bly_rules_compare_paths((*x)->spot.path, (*y)->spot.path);
+}
+
+/* Shallow to deep as they lie on the disk: whether a rule counts depends on those above it. */
+static int settle_rules(struct bly_draft *draft, struct bly_policy *policy, struct fates *fates,
+                        struct bly_err *err)
+{
+    bly_autofree struct fate **order = calloc(fates->n + 1, sizeof(struct fate *));
+    int r = 0;
+
+    if (!order)
+        return bly_fail_sys(err, ENOMEM, "cannot plan the sandbox");
+    for (size_t i = 0; i < fates->n; i++)
+        order[i] = &fates->items[i];
+    qsort(order, fates->n, sizeof(*order), compare_fates);
+    for (size_t i = 0; r == 0 && i < fates->n; i++)
+        r = settle_rule(draft, policy, order[i], err);
+    return r;
+}
+
+/*
+ * Platform defaults that are symlinks. Into another default (/bin to usr/bin) they show nothing
+ * that is not shown anyway, whoever made them; elsewhere they are grants like any other.
+ */
+static int settle_defaults(struct bly_draft *draft, struct bly_policy *policy, struct bly_err *err)
+{
+    for (size_t i = 0; bly_policy_platform_defaults[i]; i++) {
+        bly_autospot struct bly_spot spot = {0};
+        size_t first = draft->n_crossings;
+        int r = bly_draft_walk(draft, bly_policy_platform_defaults[i], false, &spot, err);
+
+        if (r < 0)
+            return r;
+        if (first == draft->n_crossings || spot.state != BLY_SPOT_FOUND)
+            continue;
+        if (is_platform_default(spot.path)) {
+            for (size_t c = first; c < draft->n_crossings; c++)
+                draft->crossings[c].harmless = true;
+            continue;
+        }
+        if (bly_policy_decide(policy, spot.path) == BLY_ACCESS_NONE)
+            r = bly_draft_add_rule(policy, spot.path, BLY_ACCESS_READ, BLY_RULE_IMPLIED, err);
+        if (r == 0)
+            r = bly_draft_mark_spot(draft, &spot, err);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static int note_write_roots(struct bly_draft *draft, const struct fates *fates, struct bly_err *err)
+{
+    struct bly_names roots = {0};
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < fates->n; i++) {
+        const struct fate *fate = &fates->items[i];
+
+        if (fate->kept && fate->rule->access == BLY_ACCESS_WRITE &&
+            fate->spot.state == BLY_SPOT_FOUND &&
+            most_for(fate->spot.path, BLY_ACCESS_WRITE) == BLY_ACCESS_WRITE &&
+            !bly_names_hold(&roots, fate->spot.path) && bly_names_add(&roots, fate->spot.path) < 0)
+            r = bly_fail_sys(err, ENOMEM, "cannot plan %s", fate->spot.path);
+    }
+    draft->plan->write_roots = roots.items;
+    draft->plan->n_write_roots = roots.n;
+    return r;
+}
+
+static bool is_granted(const struct bly_draft *draft, const char *dir)
+{
+    for (size_t i = 0; i < draft->n_granted; i++)
+        if (bly_path_is_within(dir, draft->granted[i]))
+            return true;
+    return false;
+}
+
+/* Who can write a directory can plant a link in it and wait for the next policy to follow it. */
+static int refuse_planted_links(struct bly_draft *draft, struct bly_err *err)
+{
+    const struct bly_plan *plan = draft->plan;
+    const struct bly_names roots = {plan->write_roots, plan->n_write_roots};
+    struct bly_names dirs = {0};
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < draft->n_crossings; i++) {
+        const struct bly_crossing *crossing = &draft->crossings[i];
+        bly_autofree char *dir = bly_path_join(crossing->path, "..");
+
+        if (crossing->harmless)
+            continue;
+        if (!dir || bly_names_add_once(&dirs, dir) < 0)
+            r = bly_fail_sys(err, ENOMEM, "cannot plan %s", crossing->rule);
+        else if (bly_names_hold(&roots, dir))
+            r = bly_fail(err, BLY_ERR_INVALID, EPERM,
+                         "cannot enforce sandbox path %s because it crosses writable symlink %s",
+                         crossing->rule, crossing->path);
+        else if (is_granted(draft, dir))
+            r = bly_fail(err, BLY_ERR_INVALID, EPERM,
+                         "cannot enforce sandbox path %s because it crosses symlink %s in a "
+                         "directory that was writable before",
+                         crossing->rule, crossing->path);
+    }
+    draft->plan->link_dirs = dirs.items;
+    draft->plan->n_link_dirs = dirs.n;
+    return r;
+}
+
+/* What a link leads to is granted under its own name; the link itself may be looked at. */
+static int show_links(struct bly_draft *draft, struct bly_policy *policy, struct bly_err *err)
+{
+    for (size_t i = 0; i < draft->n_crossings; i++) {
+        const char *link = draft->crossings[i].path;
+        int r = 0;
+
+        if (bly_policy_decide(policy, link) == BLY_ACCESS_NONE)
+            r = bly_draft_add_rule(policy, link, BLY_ACCESS_READ, BLY_RULE_IMPLIED, err);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static void clear_rules(struct bly_policy *policy)
+{
+    for (size_t i = 0; i < policy->n_rules; i++)
+        free(policy->rules[i].path);
+    policy->n_rules = 0;
+}
+
+int bly_draft_rules(struct bly_draft *draft, struct bly_err *err)
+{
+    struct bly_policy *policy = draft->plan->policy;
+    __attribute__((cleanup(fates_deinit))) struct fates fates = {0};
+    int r = 0;
+
+    fates.items = calloc(draft->given->n_rules + 1, sizeof(*fates.items));
+    if (!fates.items)
+        return bly_fail_sys(err, ENOMEM, "cannot plan the sandbox");
+    fates.n = draft->given->n_rules;
+
+    clear_rules(policy);
+    r = walk_rules(draft, &fates, err);
+    if (r == 0)
+        r = settle_rules(draft, policy, &fates, err);
+    if (r == 0)
+        r = settle_kernel(draft, policy, err);
+    if (r == 0 && policy->minimal)
+        r = settle_defaults(draft, policy, err);
+    if (r == 0)
+        r = note_write_roots(draft, &fates, err);
+    if (r == 0)
+        r = bly_draft_glob_bases(draft, err);
+    if (r == 0)
+        r = refuse_planted_links(draft, err);
+    if (r == 0)
+        r = show_links(draft, policy, err);
+    return r;
+}

@@ -1,0 +1,165 @@
+#include "server/server.h"
+
+#include <stdlib.h>
+
+#include "base/cleanup.h"
+#include "base/err.h"
+#include "base/limits.h"
+#include "base/log.h"
+#include "launcher/planner.h"
+#include "process/ring.h"
+#include "server/internal.h"
+
+enum {
+    LINGER_MS = 1000, /* for closing handshakes when the server ends */
+    EMPTY_RING_BYTES = 1,
+};
+
+static int on_opened(void *arg, struct bly_conn *conn, void **ret_user)
+{
+    struct bly_server *server = arg;
+    struct bly_connection *connection;
+    int r;
+
+    if (server->closing)
+        return -ESHUTDOWN;
+    if (server->n_connections >= server->config.limits->connections) {
+        bly_log(BLY_LOG_WARN, "connection-refused", "peer=\"%s\" reason=\"max-connections\"",
+                bly_conn_peer(conn));
+        return -EMFILE;
+    }
+    r = bly_connection_new(server, conn, &connection);
+    if (r < 0)
+        return r;
+    bly_log(BLY_LOG_INFO, "connection-open", "peer=\"%s\"", bly_conn_peer(conn));
+    *ret_user = connection;
+    return 0;
+}
+
+static bool is_ready(void *arg)
+{
+    const struct bly_server *server = arg;
+
+    return !server->closing && server->n_connections < server->config.limits->connections;
+}
+
+static int listen_on(struct bly_server *server, const char *url, struct bly_err *err)
+{
+    struct bly_transport_ops ops = bly_connection_ops;
+
+    ops.opened = on_opened;
+    ops.ready = is_ready;
+    return bly_listener_open(server->config.loop, url, server->config.limits, &ops, server,
+                             &server->listener, err);
+}
+
+int bly_server_start(const struct bly_server_config *config, const char *url,
+                     struct bly_server **ret_server, struct bly_err *err)
+{
+    struct bly_server *server = calloc(1, sizeof(*server));
+    int r;
+
+    if (!server)
+        return bly_fail(err, BLY_ERR_LIMIT, ENOMEM, "out of memory");
+    server->config = *config;
+    LIST_INIT(&server->connections);
+    LIST_INIT(&server->sessions);
+    r = bly_ring_new(EMPTY_RING_BYTES, 1, &server->empty_ring);
+    if (r >= 0)
+        r = bly_planner_new(config->loop, &server->planner);
+    if (r < 0)
+        (void)bly_fail(err, BLY_ERR_LIMIT, -r, "%s", bly_errno_text(-r));
+    else
+        r = listen_on(server, url, err);
+    if (r < 0) {
+        bly_server_free(server);
+        return r;
+    }
+    *ret_server = server;
+    return 0;
+}
+
+const char *bly_server_url(const struct bly_server *server)
+{
+    return bly_listener_url(server->listener);
+}
+
+struct bly_server *bly_server_free(struct bly_server *server)
+{
+    if (!server)
+        return NULL;
+    bly_planner_free(server->planner);
+    bly_ring_free(server->empty_ring);
+    free(server);
+    return NULL;
+}
+
+/* ---- the end -------------------------------------------------------------------------------- */
+
+static void on_linger_closed(uv_handle_t *handle)
+{
+    struct bly_server *server = handle->data;
+
+    server->linger_gone = true;
+    bly_server_maybe_closed(server);
+}
+
+void bly_server_maybe_closed(struct bly_server *server)
+{
+    void (*closed)(void *arg) = server->closed;
+
+    if (!server->closing || !server->listener_gone)
+        return;
+    if (!LIST_EMPTY(&server->connections) || !LIST_EMPTY(&server->sessions))
+        return;
+    if (!uv_is_closing((uv_handle_t *)&server->linger)) {
+        uv_close((uv_handle_t *)&server->linger, on_linger_closed);
+        return;
+    }
+    if (!server->linger_gone || !closed)
+        return;
+    server->closed = NULL;
+    closed(server->closed_arg);
+}
+
+static void on_listener_closed(void *arg)
+{
+    struct bly_server *server = arg;
+
+    server->listener_gone = true;
+    bly_server_maybe_closed(server);
+}
+
+/* Clients that do not answer the closing handshake are not waited for any longer. */
+static void on_lingered(uv_timer_t *timer)
+{
+    struct bly_server *server = timer->data;
+    struct bly_connection *connection;
+
+    LIST_FOREACH(connection, &server->connections, link)
+    if (connection->conn)
+        bly_conn_drop(connection->conn);
+}
+
+void bly_server_close(struct bly_server *server, void (*done)(void *arg), void *arg)
+{
+    struct bly_connection *connection;
+    struct bly_session *session, *next;
+
+    if (server->closing)
+        return;
+    server->closing = true;
+    server->closed = done;
+    server->closed_arg = arg;
+    (void)uv_timer_init(server->config.loop, &server->linger);
+    server->linger.data = server;
+    (void)uv_timer_start(&server->linger, on_lingered, LINGER_MS, 0);
+
+    bly_listener_close(server->listener, on_listener_closed, server);
+    LIST_FOREACH(connection, &server->connections, link)
+    bly_connection_close(connection, BLY_CLOSE_GOING_AWAY, "server is shutting down");
+    for (session = LIST_FIRST(&server->sessions); session; session = next) {
+        next = LIST_NEXT(session, link);
+        bly_session_end(session, "shutdown");
+    }
+}

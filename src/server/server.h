@@ -1,0 +1,42 @@
+#pragma once
+
+/*
+ * The server: sessions, connections and the method table on one event loop. Owns all protocol
+ * state; file operations, processes, planning and framing are done by the modules below it. Loop
+ * thread only; nothing here blocks.
+ */
+#include <uv.h>
+
+struct bly_environment;
+struct bly_err;
+struct bly_launcher;
+struct bly_limits;
+struct bly_policy_env;
+struct bly_server;
+
+/* Everything is borrowed for the life of the server. */
+struct bly_server_config {
+    uv_loop_t *loop;
+    struct bly_launcher *launcher;
+    const struct bly_limits *limits;
+    const struct bly_policy_env *policy_env;
+    const struct bly_environment *environment; /* what clients are told */
+    char *const *environ;                      /* what envPolicy starts from, NULL-terminated */
+};
+
+/* Listens on `url` and serves. Returns 0; negative errno with `err` set (spec 1.1). */
+int bly_server_start(const struct bly_server_config *config, const char *url,
+                     struct bly_server **ret_server, struct bly_err *err);
+
+/* With the real port; borrowed. */
+const char *bly_server_url(const struct bly_server *server);
+
+/*
+ * Stops accepting, closes the connections (1001) and ends every session with all its processes.
+ * `done` when nothing of it is left on the loop. Once.
+ */
+void bly_server_close(struct bly_server *server, void (*done)(void *arg), void *arg);
+
+/* After the loop has run dry: jobs of the thread pool may outlast bly_server_close(). NULL is fine.
+ */
+struct bly_server *bly_server_free(struct bly_server *server);

@@ -1,0 +1,158 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "fake.h"
+#include "server/internal.h"
+
+/* Parameters that decode, for methods that need a session. */
+static const struct {
+    const char *method, *params;
+} samples[] = {
+    {"environment/info", "{}"},
+    {"environment/status", "null"},
+    {"process/start", "{\"processId\":\"p\",\"argv\":[\"/bin/true\"],\"cwd\":\"/\",\"env\":{},"
+                      "\"tty\":false}"},
+    {"process/read", "{\"processId\":\"p\"}"},
+    {"process/write", "{\"processId\":\"p\",\"chunk\":\"\"}"},
+    {"process/terminate", "{\"processId\":\"p\"}"},
+    {"process/signal", "{\"processId\":\"p\",\"signal\":\"interrupt\"}"},
+    {"fs/readFile", "{\"path\":\"/a\"}"},
+    {"fs/writeFile", "{\"path\":\"/nonexistent/a\",\"dataBase64\":\"\"}"},
+    {"fs/createDirectory", "{\"path\":\"/\"}"},
+    {"fs/getMetadata", "{\"path\":\"/a\"}"},
+    {"fs/readDirectory", "{\"path\":\"/\"}"},
+    {"fs/remove", "{\"path\":\"/nonexistent/a\"}"},
+    {"fs/copy", "{\"sourcePath\":\"/nonexistent\",\"destinationPath\":\"/nonexistent/b\","
+                "\"recursive\":false}"},
+    {"fs/canonicalize", "{\"path\":\"/a\"}"},
+    {"fs/walk", "{\"path\":\"/\",\"options\":{\"maxDepth\":0,\"maxDirectories\":1,"
+                "\"maxEntries\":1,\"followDirectorySymlinks\":false}}"},
+    {"fs/open", "{\"handleId\":\"h\",\"path\":\"/a\"}"},
+    {"fs/readBlock", "{\"handleId\":\"h\",\"offset\":0,\"len\":1}"},
+    {"fs/writeBlock", "{\"handleId\":\"h\",\"offset\":0,\"chunk\":\"YQ==\"}"},
+    {"fs/watchMissing", "{\"watchId\":1,\"missing\":[]}"},
+    {"fs/close", "{\"handleId\":\"h\"}"},
+};
+
+static void names_are_unique_and_found(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < bly_method_count; i++)
+        assert_ptr_equal(bly_method_find(bly_methods[i].name, strlen(bly_methods[i].name)),
+                         &bly_methods[i]);
+    assert_null(bly_method_find("fs/readFil", 10));
+    assert_null(bly_method_find("fs/readFile\0", 12));
+    assert_null(bly_method_find("", 0));
+}
+
+static const char *sample_of(const char *method)
+{
+    for (size_t i = 0; i < BLY_LEN(samples); i++)
+        if (strcmp(samples[i].method, method) == 0)
+            return samples[i].params;
+    fail_msg("no sample parameters for %s", method);
+    return NULL;
+}
+
+static void call(struct bly_conn *conn, const struct bly_method *method)
+{
+    char text[512];
+
+    (void)snprintf(text, sizeof(text), "{\"id\":5,\"method\":\"%s\",\"params\":%s}", method->name,
+                   sample_of(method->name));
+    fake_send(conn, text);
+}
+
+static void each_needs_a_session(void **state)
+{
+    struct bly_conn *conn;
+    struct fake fake;
+    char expected[128];
+
+    (void)state;
+    fake_init(&fake);
+    fake_start(&fake);
+    for (size_t i = 0; i < bly_method_count; i++) {
+        const char *answer;
+
+        if (bly_methods[i].flags & BLY_METHOD_HANDSHAKE)
+            continue;
+        conn = fake_connect(&fake);
+        call(conn, &bly_methods[i]);
+        answer = fake_next(conn);
+        (void)snprintf(expected, sizeof(expected),
+                       "client must call initialize before using %s methods",
+                       bly_methods[i].family);
+        if (!strstr(answer, expected))
+            fail_msg("%s: %s", bly_methods[i].name, answer);
+        fake_hang_up(conn);
+    }
+    fake_end(&fake);
+}
+
+/* Whoever needs parameters says so, whatever state the connection is in. */
+static void each_checks_its_parameters(void **state)
+{
+    struct bly_conn *conn;
+    struct fake fake;
+    char text[128];
+
+    (void)state;
+    fake_init(&fake);
+    fake_start(&fake);
+    for (size_t i = 0; i < bly_method_count; i++) {
+        conn = fake_connect(&fake);
+        (void)snprintf(text, sizeof(text), "{\"id\":5,\"method\":\"%s\",\"params\":[1]}",
+                       bly_methods[i].name);
+        fake_send(conn, text);
+        assert_non_null(strstr(fake_next(conn), "-32602"));
+        fake_hang_up(conn);
+    }
+    fake_end(&fake);
+}
+
+static void each_is_documented(void **state)
+{
+    static char text[1 << 20];
+    bly_autofree char *dir = strdup(__FILE__);
+    char path[4096], heading[64];
+    FILE *file;
+    size_t n;
+
+    (void)state;
+    assert_non_null(dir);
+    *strrchr(dir, '/') = '\0';
+    (void)snprintf(path, sizeof(path), "%s/../../../docs/PROTOCOL.md", dir);
+    file = fopen(path, "re");
+    if (!file)
+        fail_msg("cannot read %s", path);
+    n = fread(text, 1, sizeof(text) - 1, file);
+    text[n] = '\0';
+    (void)fclose(file);
+    for (size_t i = 0; i < bly_method_count; i++) {
+        (void)snprintf(heading, sizeof(heading), "`%s`", bly_methods[i].name);
+        if (!strstr(text, heading))
+            fail_msg("docs/PROTOCOL.md says nothing about %s", bly_methods[i].name);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(names_are_unique_and_found),
+        cmocka_unit_test(each_needs_a_session),
+        cmocka_unit_test(each_checks_its_parameters),
+        cmocka_unit_test(each_is_documented),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
