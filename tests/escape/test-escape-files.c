@@ -20,13 +20,15 @@ typedef bool (*attempt_fn)(struct yard *yard, const char *sandbox);
 
 /* ---- what a reply gives away ---- */
 
-static bool call_reveals(struct yard *yard, const char *method, const char *params_fmt,
+/* `more`: further members of params, each followed by a comma. */
+static bool call_reveals(struct yard *yard, const char *method, const char *more,
                          const char *sandbox, const char *needle, const char *path)
 {
     struct bly_client_error error;
     bly_autofree char *params = NULL, *result = NULL;
 
-    assert_true(asprintf(&params, params_fmt, path, sandbox ? sandbox : "null") > 0);
+    assert_true(asprintf(&params, "{%s\"path\":\"%s\",\"sandbox\":%s}", more, path,
+                         sandbox ? sandbox : "null") > 0);
     if (bly_client_call(yard->server->client, method, params, &result, &error) < 0)
         return false;
     return strstr(result, needle) != NULL;
@@ -86,29 +88,28 @@ static bool look_at_metadata(struct yard *yard, const char *sandbox)
 
 static bool list_through_parent(struct yard *yard, const char *sandbox)
 {
-    return call_reveals(yard, "fs/readDirectory", "{\"path\":\"%s\",\"sandbox\":%s}", sandbox,
-                        "victim", server_path(yard->server, "ws/parent"));
+    return call_reveals(yard, "fs/readDirectory", "", sandbox, "victim",
+                        server_path(yard->server, "ws/parent"));
 }
 
 static bool canonicalize_link(struct yard *yard, const char *sandbox)
 {
-    return call_reveals(yard, "fs/canonicalize", "{\"path\":\"%s\",\"sandbox\":%s}", sandbox,
-                        "out/secret", server_path(yard->server, "ws/leaf"));
+    return call_reveals(yard, "fs/canonicalize", "", sandbox, "out/secret",
+                        server_path(yard->server, "ws/leaf"));
 }
 
 static bool walk_through_parent(struct yard *yard, const char *sandbox)
 {
-    return call_reveals(
-        yard, "fs/walk",
-        "{\"path\":\"%s\",\"options\":{\"maxDepth\":4,\"maxDirectories\":100,\"maxEntries\":100,"
-        "\"followDirectorySymlinks\":true},\"sandbox\":%s}",
-        sandbox, "victim", yard->ws);
+    return call_reveals(yard, "fs/walk",
+                        "\"options\":{\"maxDepth\":4,\"maxDirectories\":100,\"maxEntries\":100,"
+                        "\"followDirectorySymlinks\":true},",
+                        sandbox, "victim", yard->ws);
 }
 
 static bool open_handle(struct yard *yard, const char *sandbox)
 {
-    return call_reveals(yard, "fs/open", "{\"handleId\":\"h\",\"path\":\"%s\",\"sandbox\":%s}",
-                        sandbox, "h", server_path(yard->server, "ws/parent/secret"));
+    return call_reveals(yard, "fs/open", "\"handleId\":\"h\",", sandbox, "h",
+                        server_path(yard->server, "ws/parent/secret"));
 }
 
 static bool copy_in(struct yard *yard, const char *sandbox)
@@ -202,9 +203,8 @@ static bool replace_outside(struct yard *yard, const char *sandbox)
 {
     bly_autofree char *text = NULL;
 
-    (void)call_reveals(yard, "fs/open",
-                       "{\"handleId\":\"r\",\"mode\":\"replace\",\"path\":\"%s\",\"sandbox\":%s}",
-                       sandbox, "r", server_path(yard->server, "ws/leaf"));
+    (void)call_reveals(yard, "fs/open", "\"handleId\":\"r\",\"mode\":\"replace\",", sandbox, "r",
+                       server_path(yard->server, "ws/leaf"));
     text = disk_read(server_path(yard->server, "out/secret"));
     return !text || strcmp(text, YARD_SECRET) != 0;
 }

@@ -32,6 +32,9 @@ enum {
     IN_TTY = 4,  /* run with a terminal */
 };
 
+/* Exit status of attacker when the kernel lacks what is attempted. */
+enum { NOT_IN_THIS_KERNEL = 3 };
+
 struct row {
     const char *name;
     const char *command; /* $WS $OUT $ATTACKER $PORT $UPORT $SOCK $DSOCK $ABSTRACT $PID $SHM */
@@ -51,7 +54,7 @@ static const struct row rows[] = {
     {"write outside", "echo x > \"$OUT/new\"", .appears = "out/new"},
     {"write through a dangling symlink", "echo x > \"$WS/dangling\"", .appears = "out/planted"},
     {"write through a symlinked parent", "echo x > \"$WS/parent/new\"", .appears = "out/new"},
-    {"remove outside", "rm -rf \"$OUT/victim\"", 0},
+    {"remove outside", "rm -r \"$OUT/victim\"", 0},
     {"hard link to the outside", "ln \"$OUT/secret\" \"$WS/hard\"", 0},
     {"write .git/config", "echo x >> \"$WS/.git/config\"", 0},
     {"plant a hook", "mkdir \"$WS/.git/hooks\"", .appears = "ws/.git/hooks"},
@@ -287,6 +290,10 @@ static void run_trial(void **state)
     won = succeeded(trial, exit_code);
     bystander_stop(&bystander);
 
+    if (exit_code == NOT_IN_THIS_KERNEL && trial->wall == NO_WALL) {
+        print_message("%s", trial->output);
+        skip();
+    }
     if (exit_code == 2 && strstr(row->command, "ATTACKER"))
         fail_msg("the attempt could not be made: %s", trial->output);
     if (exit_code == -1)

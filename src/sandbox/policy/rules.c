@@ -14,8 +14,8 @@ static size_t count_slashes(const char *text, size_t len)
 
 /*
  * The order of the list: fewer components first, then bytewise. Compares `path` with the first
- * `len` bytes of `prefix`. What both have in front need not be counted; only "/" has a slash more
- * than components.
+ * `len` bytes of `prefix`. What both have in front need not be counted, and "/", which is in front
+ * of all, comes first.
  */
 static int compare_prefix(const char *path, const char *prefix, size_t len)
 {
@@ -28,8 +28,6 @@ static int compare_prefix(const char *path, const char *prefix, size_t len)
 
     if (rest == 0 && same == len)
         return 0;
-    if (path[1] == '\0' || len == 1)
-        return path[1] == '\0' ? -1 : 1;
 
     size_t deeper = count_slashes(path + same, rest);
     size_t other = count_slashes(prefix + same, len - same);

@@ -143,6 +143,11 @@ static const struct print_case {
     {"glob: empty roots, no pattern",
      PROFILE_WITH(GLOB("codex-project-roots://*.x", "deny"), "", "restricted", "\"cwd\":\"/w\","),
      "cwd /w\n"},
+    {"rules of one depth are in the order of their bytes",
+     PROFILE_WITH(AT("file:///%FF", "read") "," AT("/ab", "read") "," AT("/a", "read") "," AT(
+                      "/a-", "read") "," AT("/z", "read"),
+                  "", "restricted", ""),
+     "ro /a\nro /a-\nro /ab\nro /z\nro /\xff\n"},
     {"a line break in a path does not make a line",
      PROFILE_WITH(AT("/a\\nrw /b", "read"), "", "restricted", ""), "ro /a\\x0arw /b\n"},
 };
