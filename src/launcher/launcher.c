@@ -85,16 +85,15 @@ static void on_handle_closed(uv_handle_t *handle)
     free(launcher);
 }
 
+/* The handle before its descriptor: libuv takes the number out of the epoll set. */
 static void close_sock(struct bly_launcher *launcher)
 {
-    (void)uv_poll_stop(&launcher->sock_poll);
+    uv_close((uv_handle_t *)&launcher->sock_poll, on_handle_closed);
     launcher->sock = bly_close(launcher->sock);
 }
 
 static void finish(struct bly_launcher *launcher)
 {
-    close_sock(launcher);
-    uv_close((uv_handle_t *)&launcher->sock_poll, on_handle_closed);
     uv_close((uv_handle_t *)&launcher->death_poll, on_handle_closed);
     uv_close((uv_handle_t *)&launcher->kill_timer, on_handle_closed);
 }
@@ -192,12 +191,11 @@ void bly_launcher_close(struct bly_launcher *launcher, void (*done)(void *arg), 
     launcher->closing = true;
     launcher->done = done;
     launcher->done_arg = arg;
-    if (launcher->reaped) {
-        finish(launcher);
-        return;
-    }
     close_sock(launcher); /* This is what tells it to end. */
-    (void)uv_timer_start(&launcher->kill_timer, on_kill_timer, CLOSE_MS, 0);
+    if (launcher->reaped)
+        finish(launcher);
+    else
+        (void)uv_timer_start(&launcher->kill_timer, on_kill_timer, CLOSE_MS, 0);
 }
 
 uv_loop_t *bly_launcher_loop(const struct bly_launcher *launcher)

@@ -90,7 +90,9 @@ static void link_die(struct link *link)
 
     spawner->link = NULL;
     link->spawner = NULL;
-    (void)uv_poll_stop(&link->poll);
+    /* Before its descriptor: libuv takes the number out of the epoll set, whoever has it by then.
+     */
+    uv_close((uv_handle_t *)&link->poll, on_link_closed);
     link->sock = bly_close(link->sock);
 
     while (!LIST_EMPTY(&link->children)) {
@@ -104,7 +106,6 @@ static void link_die(struct link *link)
         (void)bly_fail(&err, BLY_ERR_SPAWN, 0, "the process that starts programs has ended");
         report_failed(child, &err);
     }
-    uv_close((uv_handle_t *)&link->poll, on_link_closed);
     if (closing)
         finish_close(spawner);
 }

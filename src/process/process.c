@@ -26,7 +26,7 @@ enum {
 struct channel {
     struct bly_process *process;
     int fd;      /* -EBADF when there is none, or it has ended */
-    bool polled; /* the handle is in use and must be closed */
+    bool polled; /* the handle is open */
     bool output; /* is read from; stays true after the end */
     enum bly_stream stream;
     int events; /* watched; libuv makes two system calls even of a start that changes nothing */
@@ -103,11 +103,15 @@ static void on_poll_closed(uv_handle_t *handle)
 
 /* ---- channels ------------------------------------------------------------------------------- */
 
+/*
+ * The handle is closed before the descriptor and never touched again: even stopping an idle one
+ * takes its descriptor's number out of the epoll set, and that may be somebody else's by then.
+ */
 static void channel_end(struct channel *channel)
 {
     if (channel->polled)
-        (void)uv_poll_stop(&channel->poll);
-    channel->events = 0;
+        uv_close((uv_handle_t *)&channel->poll, on_poll_closed);
+    channel->polled = false;
     channel->fd = bly_close(channel->fd);
 }
 
@@ -463,13 +467,8 @@ void bly_process_close(struct bly_process *process)
     bly_input_end(process->input);
     if (process->child != NULL)
         bly_child_signal(process->child, SIGKILL);
-    for (int i = 0; i < N_CHANNELS; i++) {
-        struct channel *channel = &process->channels[i];
-
-        channel_end(channel);
-        if (channel->polled)
-            uv_close((uv_handle_t *)&channel->poll, on_poll_closed);
-    }
+    for (int i = 0; i < N_CHANNELS; i++)
+        channel_end(&process->channels[i]);
     uv_close((uv_handle_t *)&process->timer, on_timer_closed);
 }
 

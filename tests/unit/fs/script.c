@@ -29,13 +29,18 @@ static char *join(const char *dir, const char *name)
     return path;
 }
 
-char *script_directory(void)
+char *script_directory_in(const char *base)
 {
-    char dir[] = "/tmp/bly-fs-XXXXXX";
+    char *dir = join(base, "bly-fs-XXXXXX");
 
     assert_non_null(mkdtemp(dir));
     assert_int_equal(chmod(dir, 0755), 0);
-    return strdup(dir);
+    return dir;
+}
+
+char *script_directory(void)
+{
+    return script_directory_in("/tmp");
 }
 
 static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)

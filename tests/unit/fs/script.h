@@ -33,6 +33,7 @@ struct script_case {
 
 /* The fresh directory; the caller removes it with script_cleanup(). */
 char *script_directory(void);
+char *script_directory_in(const char *base);
 void script_cleanup(char *dir);
 
 void script_setup(const char *dir, const char *setup);

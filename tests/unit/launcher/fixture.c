@@ -34,9 +34,8 @@ static void on_death(void *arg)
     fixture->launcher_died = true;
 }
 
-int fixture_setup(void **state)
+static int setup(void **state, const struct bly_runtime_paths *paths)
 {
-    static const struct bly_runtime_paths paths = {.self_exe = "/proc/self/exe"};
     struct fixture *fixture = calloc(1, sizeof(*fixture));
     struct bly_err err;
 
@@ -47,13 +46,27 @@ int fixture_setup(void **state)
     if (mkdtemp(fixture->dir) == NULL || chmod(fixture->dir, 0755) < 0 ||
         uv_loop_init(&fixture->loop) < 0)
         return -1;
-    if (bly_launcher_start(&fixture->loop, &paths, on_death, fixture, &fixture->launcher, &err) <
+    if (bly_launcher_start(&fixture->loop, paths, on_death, fixture, &fixture->launcher, &err) <
         0) {
         print_error("%s\n", err.text);
         return -1;
     }
     *state = fixture;
     return bly_spawner_new(fixture->launcher, &fixture->spawner);
+}
+
+int fixture_setup(void **state)
+{
+    static const struct bly_runtime_paths paths = {.self_exe = "/proc/self/exe"};
+
+    return setup(state, &paths);
+}
+
+int fixture_setup_with(void **state, const char *launcher_exe)
+{
+    const struct bly_runtime_paths paths = {.self_exe = launcher_exe};
+
+    return setup(state, &paths);
 }
 
 static void set_true(void *arg)

@@ -21,7 +21,8 @@ struct fixture {
 
 void fixture_main(int argc, char **argv, bly_helper_fn helper_main);
 
-int fixture_setup(void **state);    /* of a cmocka test: *state is a struct fixture */
+int fixture_setup(void **state); /* of a cmocka test: *state is a struct fixture */
+int fixture_setup_with(void **state, const char *launcher_exe);
 int fixture_teardown(void **state); /* closes everything and checks that no child is left */
 
 /* Turns the loop until *condition; fails the test when that takes longer than 20 seconds. */

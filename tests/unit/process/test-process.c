@@ -589,6 +589,25 @@ static void two_hundred_at_once(void **state)
     }
 }
 
+/* Descriptor numbers are used again; the end of the old user must not touch the new one. */
+static void closing_a_finished_process_leaves_others_alone(void **state)
+{
+    struct run finished, running;
+    struct outcome outcome = {0};
+
+    run_init(&finished, *state);
+    run_init(&running, *state);
+    run_script(&finished, "true", false, true);
+    run_wait_closed(&finished);
+    run_script(&running, "read a; echo got $a; sleep 300", false, true);
+    run_wait_answer(&running);
+    (void)uv_run(&running.fixture->loop, UV_RUN_NOWAIT); /* Now its pipes are being watched. */
+    run_close(&finished);
+    bly_process_write(running.process, "it\n", 3, NULL, on_written, &outcome);
+    run_wait_text(&running, BLY_STDOUT, "got it\n");
+    run_close(&running);
+}
+
 static void the_denial_guess_needs_a_sandbox_and_a_failure(void **state)
 {
     static const struct {
@@ -656,6 +675,7 @@ static const struct CMUnitTest others[] = {
     PROCESS_TEST(terminate_before_the_start_takes_effect),
     PROCESS_TEST(closing_kills_at_any_moment),
     PROCESS_TEST(two_hundred_at_once),
+    PROCESS_TEST(closing_a_finished_process_leaves_others_alone),
     PROCESS_TEST(the_denial_guess_needs_a_sandbox_and_a_failure),
     PROCESS_TEST(small_limits_keep_small_chunks),
 };
