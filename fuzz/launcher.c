@@ -115,15 +115,16 @@ static void check_packet(const uint8_t *data, size_t size, bool in_memory)
 static void check_report(const uint8_t *data, size_t size)
 {
     struct bly_report report = {0};
-    int pair[2];
+    int pair[2], fd = -EBADF;
     int r;
 
     if (size > BLY_WIRE_INLINE_MAX)
         return;
     FUZZ_MUST(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0);
     send_raw(pair[0], data, size, -EBADF);
-    r = bly_report_read(pair[1], &report);
+    r = bly_report_read(pair[1], &report, &fd);
     FUZZ_MUST(r <= BLY_REPORT_END && r != -EAGAIN);
+    FUZZ_MUST(fd < 0); /* none was sent */
     if (r == 0)
         FUZZ_MUST(memchr(report.err.text, '\0', sizeof(report.err.text)));
     bly_close(pair[0]);

@@ -221,7 +221,7 @@ static void check_plan(const struct bly_plan *plan, struct fake_disk *disk)
             check_entry(plan, entry);
     }
     for (size_t i = 0; i < policy->n_rules; i++) {
-        if (is_restriction(&policy->rules[i]))
+        if (is_restriction(&policy->rules[i]) && !is_kernels(policy->rules[i].path))
             check_missing(plan, disk, &policy->rules[i]);
     }
 }

@@ -139,12 +139,13 @@ static int supervise(int report_fd, int signal_fd, struct bly_err *err)
     for (;;) {
         struct pollfd fds[] = {{.fd = report_fd, .events = POLLIN},
                                {.fd = signal_fd, .events = POLLIN}};
-        struct bly_report report;
+        bly_autofd int fd = -EBADF; /* Only programs with a terminal of their own send one. */
+        struct bly_report report = {0};
         int r;
 
         (void)poll(fds, BLY_LEN(fds), -1);
         pass_signals(signal_fd, report_fd);
-        r = bly_report_read(report_fd, &report);
+        r = bly_report_read(report_fd, &report, &fd);
         if (r == -EAGAIN || (r == 0 && report.type == BLY_REPORT_STARTED))
             continue;
         if (r == 0 && report.type == BLY_REPORT_EXITED)
@@ -175,7 +176,7 @@ static int run_with_plan(const struct bly_plan *plan, char **command, char *cwd,
     bly_autobuf struct bly_buf packed;
     struct bly_request request = {.argv = command, .arg0 = command[0], .envp = environ, .cwd = cwd};
     struct bly_child_setup setup = {.request = &request, .parent = getpid(), .helper_fd = -EBADF};
-    int report_fd, signal_fd, r;
+    int report_fd = -EBADF, signal_fd, r;
     sigset_t before;
 
     bly_buf_init(&packed, PLAN_BYTES_MAX);

@@ -67,7 +67,7 @@ static unsigned char type_of(int dir, const struct dirent64 *entry)
         return entry->d_type;
     if (fstatat(dir, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
         return DT_UNKNOWN;
-    return IFTODT(st.st_mode);
+    return (unsigned char)IFTODT(st.st_mode);
 }
 
 static uint8_t flags_of_type(unsigned type)
@@ -101,7 +101,7 @@ int bly_ops_read_directory(const struct bly_view *view, const char *path, struct
 
             if (mode_of_target(view, &in, entry->d_name, &mode) < 0)
                 continue;
-            type = IFTODT(mode);
+            type = (unsigned char)IFTODT(mode);
         }
         if (++n > BLY_FS_DIRECTORY_MAX)
             return bly_fail(err, BLY_ERR_LIMIT, EOVERFLOW,

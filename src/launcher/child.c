@@ -16,6 +16,7 @@
 #include "launcher/init.h"
 #include "launcher/report.h"
 #include "launcher/request.h"
+#include "launcher/stdio.h"
 #include "sandbox/enforce/wall.h"
 #include "sandbox/plan/plan.h"
 
@@ -182,6 +183,26 @@ static _Noreturn void run_program(const struct bly_child_setup *setup, const str
     bly_report_failure(SYNC_FD, &err);
 }
 
+/*
+ * The terminal comes from the view's own devpts, so that it has a name in there (ttyname(3)) and
+ * can be opened by it.
+ */
+static void open_terminal_inside(void)
+{
+    struct bly_stdio stdio;
+    struct bly_err err = {0};
+    int r = bly_stdio_open(true, false, &stdio);
+
+    if (r < 0) {
+        (void)bly_fail(&err, BLY_ERR_SPAWN, -r, "cannot open a terminal inside the wall");
+        bly_report_failure(REPORT_FD, &err);
+    }
+    for (int i = 0; i < 3; i++)
+        move_fd(stdio.child[i], BLY_INIT_STDIO_FD + i);
+    bly_report_terminal(REPORT_FD, stdio.server[1]);
+    bly_stdio_close(&stdio);
+}
+
 void bly_child_walled(const struct bly_child_setup *setup)
 {
     struct bly_plan *plan;
@@ -191,13 +212,15 @@ void bly_child_walled(const struct bly_child_setup *setup)
     die_with_parent();
     move_fd(setup->report_fd, REPORT_FD);
     for (int i = 0; i < 3; i++)
-        move_fd(setup->stdio[i], BLY_INIT_STDIO_FD + i);
+        move_fd(setup->request->tty ? NULL_FD : setup->stdio[i], BLY_INIT_STDIO_FD + i);
     inherit_fd(NULL_FD, STDOUT_FILENO);
     inherit_fd(NULL_FD, STDERR_FILENO);
     close_from(BLY_INIT_STDIO_FD + 3);
     (void)prctl(PR_SET_NAME, "bailey-init");
 
     plan = build_wall(setup->request);
+    if (setup->request->tty)
+        open_terminal_inside();
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sync) < 0)
         _exit(BLY_CHILD_FAILED);
     pid = fork();

@@ -75,7 +75,8 @@ static void receive_ready(struct init *init)
 static void on_sync(struct init *init)
 {
     struct bly_report report;
-    int r = bly_report_read(init->sync_fd, &report);
+    bly_autofd int fd = -EBADF; /* The program's process sends none. */
+    int r = bly_report_read(init->sync_fd, &report, &fd);
 
     if (r == -EAGAIN)
         return;

@@ -7,6 +7,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
+
 static void write_report(int fd, const struct bly_report *report, size_t len)
 {
     ssize_t n;
@@ -30,6 +32,26 @@ void bly_report_exited(int fd, int status)
     write_report(fd, &report, offsetof(struct bly_report, err));
 }
 
+void bly_report_terminal(int fd, int master_fd)
+{
+    struct bly_report report = {.type = BLY_REPORT_TERMINAL};
+    struct iovec iov = {&report, offsetof(struct bly_report, err)};
+    union {
+        struct cmsghdr align;
+        char space[CMSG_SPACE(sizeof(int))];
+    } control = {0};
+    struct msghdr msg = {.msg_iov = &iov,
+                         .msg_iovlen = 1,
+                         .msg_control = &control,
+                         .msg_controllen = sizeof(control)};
+
+    control.align.cmsg_level = SOL_SOCKET;
+    control.align.cmsg_type = SCM_RIGHTS;
+    control.align.cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(&control.align), &master_fd, sizeof(int));
+    (void)sendmsg(fd, &msg, MSG_NOSIGNAL);
+}
+
 void bly_report_failure(int fd, const struct bly_err *err)
 {
     struct bly_report report = {.type = BLY_REPORT_FAILED, .err = *err};
@@ -47,26 +69,53 @@ void bly_report_wall_failure(int fd, int r, struct bly_err *err)
     bly_report_failure(fd, err);
 }
 
-int bly_report_read(int fd, struct bly_report *ret_report)
+/* The one descriptor a packet may carry; -EBADF. */
+static int take_fd(struct msghdr *msg)
+{
+    const struct cmsghdr *cmsg = CMSG_FIRSTHDR(msg);
+    int fd;
+
+    if (cmsg == NULL || cmsg->cmsg_level != SOL_SOCKET || cmsg->cmsg_type != SCM_RIGHTS ||
+        cmsg->cmsg_len != CMSG_LEN(sizeof(int)))
+        return -EBADF;
+    memcpy(&fd, CMSG_DATA(cmsg), sizeof(fd));
+    return fd;
+}
+
+int bly_report_read(int fd, struct bly_report *ret_report, int *ret_fd)
 {
     struct bly_report report = {0};
+    struct iovec iov = {&report, sizeof(report)};
+    union {
+        struct cmsghdr align;
+        char space[CMSG_SPACE(sizeof(int))];
+    } control = {0};
+    struct msghdr msg = {.msg_iov = &iov,
+                         .msg_iovlen = 1,
+                         .msg_control = &control,
+                         .msg_controllen = sizeof(control)};
+    bly_autofd int came = -EBADF;
     size_t want;
     ssize_t n;
 
     /* ECONNRESET is said once when the other end went without reading all; its last words follow.
      */
     do
-        n = recv(fd, &report, sizeof(report), MSG_DONTWAIT | MSG_TRUNC);
+        n = recvmsg(fd, &msg, MSG_DONTWAIT | MSG_TRUNC | MSG_CMSG_CLOEXEC);
     while (n < 0 && (errno == EINTR || errno == ECONNRESET));
     if (n < 0)
         return -errno;
     if (n == 0)
         return BLY_REPORT_END;
 
+    came = take_fd(&msg);
     want = report.type == BLY_REPORT_FAILED ? sizeof(report) : offsetof(struct bly_report, err);
-    if ((size_t)n != want || report.type < BLY_REPORT_STARTED || report.type > BLY_REPORT_EXITED)
+    if ((size_t)n != want || report.type < BLY_REPORT_STARTED || report.type > BLY_REPORT_TERMINAL)
+        return -EBADMSG;
+    if ((report.type == BLY_REPORT_TERMINAL) != (came >= 0))
         return -EBADMSG;
     report.err.text[sizeof(report.err.text) - 1] = '\0';
     *ret_report = report;
+    *ret_fd = bly_take_fd(&came);
     return 0;
 }

@@ -133,7 +133,8 @@ static void close_report(struct child *child)
 static bool take_report(struct child *child)
 {
     struct bly_report report;
-    int r = bly_report_read(child->report_fd, &report);
+    bly_autofd int fd = -EBADF;
+    int r = bly_report_read(child->report_fd, &report, &fd);
 
     if (r == -EAGAIN)
         return false;
@@ -148,6 +149,8 @@ static bool take_report(struct child *child)
         failed(child, &report.err);
     else if (report.type == BLY_REPORT_STARTED && !child->started && !child->failed)
         started(child);
+    else if (report.type == BLY_REPORT_TERMINAL && child->kind == WALLED && !child->started)
+        child->fds[1] = bly_take_fd(&fd);
     else if (report.type == BLY_REPORT_EXITED && child->kind == WALLED) {
         child->status = report.status;
         child->status_known = true;
@@ -323,8 +326,12 @@ static int open_channels(const struct bly_request *request, struct bly_stdio *re
 
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, report) < 0)
         return -errno;
-    r = request->helper ? open_helper_socket(ret_stdio)
-                        : bly_stdio_open(request->tty, request->pipe_stdin, ret_stdio);
+    if (request->helper)
+        r = open_helper_socket(ret_stdio);
+    else if (request->tty && request->plan_len > 0)
+        r = bly_stdio_none(ret_stdio); /* Pid 1 opens it in the view and sends the master. */
+    else
+        r = bly_stdio_open(request->tty, request->pipe_stdin, ret_stdio);
     if (r < 0) {
         report[0] = bly_close(report[0]);
         report[1] = bly_close(report[1]);

@@ -59,6 +59,12 @@ static int open_terminal(struct bly_stdio *stdio)
     return 0;
 }
 
+int bly_stdio_none(struct bly_stdio *ret_stdio)
+{
+    *ret_stdio = nothing;
+    return 0;
+}
+
 int bly_stdio_open(bool tty, bool pipe_stdin, struct bly_stdio *ret_stdio)
 {
     struct bly_stdio stdio = nothing;

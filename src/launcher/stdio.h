@@ -11,7 +11,10 @@ struct bly_stdio {
     int server[3]; /* stdin, stdout, stderr; a terminal's master is server[1]; -EBADF: none */
 };
 
-/* 0, or a negative errno and nothing is open. */
+/* Nothing open yet. Returns 0. */
+int bly_stdio_none(struct bly_stdio *ret_stdio);
+
+/* 0, or a negative errno and nothing is open. A terminal belongs to the caller's own /dev/ptmx. */
 int bly_stdio_open(bool tty, bool pipe_stdin, struct bly_stdio *ret_stdio);
 void bly_stdio_close_child(struct bly_stdio *stdio);
 void bly_stdio_close(struct bly_stdio *stdio);
