@@ -1,17 +1,17 @@
 /*
  * What the server and a warm helper send to each other. The first byte of the input selects: 'q' a
- * request, 'r' a reply, in capitals with a descriptor. What was unpacked is sent again, and comes
- * out as it went in.
+ * request, 'r' a reply, in capitals with a descriptor; '0', '1' and '2' a raw packet with so many
+ * descriptors, of which none is ever lost. What was unpacked is sent again, and comes out as it
+ * went in.
  */
 #include "fs/helper/wire.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <limits.h>
-#include <sys/socket.h>
 
 #include "base/cleanup.h"
 #include "fuzz.h"
+#include "fuzz_socket.h"
 
 struct sent {
     uint8_t packet[BLY_HWIRE_PACKET_MAX];
@@ -71,23 +71,47 @@ static void check_reply(const uint8_t *packet, size_t len, bool has_fd, const in
     free(sent);
 }
 
+static void check_raw(const uint8_t *packet, size_t len, size_t n_fds, const int pair[2])
+{
+    uint8_t *received = malloc(BLY_HWIRE_PACKET_MAX);
+    int fd = -EBADF;
+    ssize_t n;
+
+    FUZZ_MUST(received);
+    fuzz_send(pair[0], packet, len, pair[0], n_fds);
+    n = bly_hwire_recv(pair[1], received, BLY_HWIRE_PACKET_MAX, &fd);
+    FUZZ_MUST(n <= BLY_HWIRE_PACKET_MAX && n != -EAGAIN);
+    if (n > 0)
+        bly_close(fd); /* after the end and after an error the caller owns nothing */
+    free(received);
+}
+
+static void check(const int pair[2], char what, const uint8_t *packet, size_t len)
+{
+    if (what == 'q' || what == 'Q')
+        check_request(packet, len, what == 'Q', pair);
+    else if (what == 'r' || what == 'R')
+        check_reply(packet, len, what == 'R', pair);
+    else if (what >= '0' && what <= '0' + FUZZ_FDS_MAX)
+        check_raw(packet, len, (size_t)(what - '0'), pair);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     bly_autofree uint8_t *packet = NULL;
-    bool has_fd;
     int pair[2];
+    int next;
 
     if (size == 0)
         return 0;
-    has_fd = isupper(data[0]);
     packet = malloc(size); /* without a NUL behind it, and aligned as a socket's buffer is */
     FUZZ_MUST(packet);
     memcpy(packet, data + 1, size - 1);
-    FUZZ_MUST(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0);
-    if (tolower(data[0]) == 'q')
-        check_request(packet, size - 1, has_fd, pair);
-    else
-        check_reply(packet, size - 1, has_fd, pair);
+
+    fuzz_socketpair(pair);
+    next = fuzz_next_fd();
+    check(pair, (char)data[0], packet, size - 1);
+    FUZZ_MUST(fuzz_next_fd() == next);
     bly_close(pair[0]);
     bly_close(pair[1]);
     return 0;

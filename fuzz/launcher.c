@@ -1,7 +1,7 @@
 /*
  * What arrives on the launcher's sockets. The first byte of the input selects: 's' and 'h' the
  * payload of a request, 'p' a raw packet, 'm' a raw packet with the rest behind the header in a
- * descriptor, 'r' the report of a child.
+ * descriptor, '0', '1' and '2' the report of a child with so many descriptors. None is ever lost.
  */
 #include <errno.h>
 #include <sys/mman.h>
@@ -9,6 +9,7 @@
 
 #include "base/cleanup.h"
 #include "fuzz.h"
+#include "fuzz_socket.h"
 #include "launcher/launcher.h"
 #include "launcher/report.h"
 #include "launcher/request.h"
@@ -61,27 +62,6 @@ static int memory_with(const uint8_t *data, size_t size)
     return fd;
 }
 
-/* Sends one packet as it is, with a descriptor unless `fd` is negative. */
-static void send_raw(int sock, const uint8_t *data, size_t size, int fd)
-{
-    union {
-        struct cmsghdr header;
-        char space[CMSG_SPACE(sizeof(int))];
-    } control = {0};
-    struct iovec iov = {(void *)(uintptr_t)data, size};
-    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
-
-    if (fd >= 0) {
-        control.header.cmsg_level = SOL_SOCKET;
-        control.header.cmsg_type = SCM_RIGHTS;
-        control.header.cmsg_len = CMSG_LEN(sizeof(fd));
-        memcpy(CMSG_DATA(&control.header), &fd, sizeof(fd));
-        msg.msg_control = &control;
-        msg.msg_controllen = sizeof(control);
-    }
-    FUZZ_MUST(sendmsg(sock, &msg, MSG_NOSIGNAL) == (ssize_t)size);
-}
-
 static void check_received(int sock)
 {
     bly_autopacket struct bly_packet packet = {0};
@@ -97,51 +77,58 @@ static void check_received(int sock)
         check_request(packet.type, packet.payload, packet.len);
 }
 
-static void check_packet(const uint8_t *data, size_t size, bool in_memory)
+static void check_packet(const int pair[2], const uint8_t *data, size_t size, bool in_memory)
 {
     size_t n = in_memory && size > HEADER ? HEADER : size;
     bly_autofd int memory = in_memory ? memory_with(data + n, size - n) : -EBADF;
-    int pair[2];
 
     if (n > BLY_WIRE_INLINE_MAX)
         return;
-    FUZZ_MUST(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0);
-    send_raw(pair[0], data, n, memory);
+    fuzz_send(pair[0], data, n, memory, in_memory ? 1 : 0);
     check_received(pair[1]);
-    bly_close(pair[0]);
-    bly_close(pair[1]);
 }
 
-static void check_report(const uint8_t *data, size_t size)
+static void check_report(const int pair[2], const uint8_t *data, size_t size, size_t n_fds)
 {
     struct bly_report report = {0};
-    int pair[2], fd = -EBADF;
+    bly_autofd int fd = -EBADF;
     int r;
 
     if (size > BLY_WIRE_INLINE_MAX)
         return;
-    FUZZ_MUST(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0);
-    send_raw(pair[0], data, size, -EBADF);
+    fuzz_send(pair[0], data, size, pair[0], n_fds);
     r = bly_report_read(pair[1], &report, &fd);
     FUZZ_MUST(r <= BLY_REPORT_END && r != -EAGAIN);
-    FUZZ_MUST(fd < 0); /* none was sent */
-    if (r == 0)
+    if (r == 0) {
         FUZZ_MUST(memchr(report.err.text, '\0', sizeof(report.err.text)));
-    bly_close(pair[0]);
-    bly_close(pair[1]);
+        FUZZ_MUST((report.type == BLY_REPORT_TERMINAL) == (fd >= 0));
+    }
+}
+
+static void check(const int pair[2], char what, const uint8_t *data, size_t size)
+{
+    if (what == 's')
+        check_request(BLY_WIRE_START, data, size);
+    else if (what == 'h')
+        check_request(BLY_WIRE_HELPER, data, size);
+    else if (what == 'p' || what == 'm')
+        check_packet(pair, data, size, what == 'm');
+    else if (what >= '0' && what <= '0' + FUZZ_FDS_MAX)
+        check_report(pair, data, size, (size_t)(what - '0'));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+    int pair[2];
+    int next;
+
     if (size == 0)
         return 0;
-    if (data[0] == 's')
-        check_request(BLY_WIRE_START, data + 1, size - 1);
-    else if (data[0] == 'h')
-        check_request(BLY_WIRE_HELPER, data + 1, size - 1);
-    else if (data[0] == 'p' || data[0] == 'm')
-        check_packet(data + 1, size - 1, data[0] == 'm');
-    else if (data[0] == 'r')
-        check_report(data + 1, size - 1);
+    fuzz_socketpair(pair);
+    next = fuzz_next_fd();
+    check(pair, (char)data[0], data + 1, size - 1);
+    FUZZ_MUST(fuzz_next_fd() == next);
+    bly_close(pair[0]);
+    bly_close(pair[1]);
     return 0;
 }

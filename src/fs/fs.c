@@ -40,8 +40,7 @@ static void on_soon(uv_timer_t *timer)
     }
     if (fs->n_starved > 0) {
         bly_fs_feed_starved(fs);
-        if (!fs->soon_armed)
-            (void)uv_timer_start(&fs->soon, on_soon, STARVED_MS, 0);
+        bly_fs_look_later(fs);
     }
     (void)bly_fs_sweep_contexts(fs);
     if (fs->closing)
@@ -54,6 +53,12 @@ void bly_fs_look_soon(struct bly_fs *fs)
         return;
     fs->soon_armed = true;
     (void)uv_timer_start(&fs->soon, on_soon, 0, 0);
+}
+
+void bly_fs_look_later(struct bly_fs *fs)
+{
+    if (!fs->soon_armed && !fs->timer_closed)
+        (void)uv_timer_start(&fs->soon, on_soon, STARVED_MS, 0);
 }
 
 void bly_fs_finish_soon(struct bly_fs_call *call)

@@ -1,5 +1,6 @@
 #include "launcher/report.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stddef.h>
 #include <stdlib.h>
@@ -69,17 +70,26 @@ void bly_report_wall_failure(int fd, int r, struct bly_err *err)
     bly_report_failure(fd, err);
 }
 
-/* The one descriptor a packet may carry; -EBADF. */
+/*
+ * The one descriptor a packet may carry; -EBADF. The room for one has padding behind it in which
+ * the kernel delivers a second: then none is wanted, and both are closed.
+ */
 static int take_fd(struct msghdr *msg)
 {
     const struct cmsghdr *cmsg = CMSG_FIRSTHDR(msg);
-    int fd;
+    int fds[2];
+    size_t n;
 
-    if (cmsg == NULL || cmsg->cmsg_level != SOL_SOCKET || cmsg->cmsg_type != SCM_RIGHTS ||
-        cmsg->cmsg_len != CMSG_LEN(sizeof(int)))
+    if (cmsg == NULL || cmsg->cmsg_level != SOL_SOCKET || cmsg->cmsg_type != SCM_RIGHTS)
         return -EBADF;
-    memcpy(&fd, CMSG_DATA(cmsg), sizeof(fd));
-    return fd;
+    n = (cmsg->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    assert(n <= BLY_LEN(fds));
+    memcpy(fds, CMSG_DATA(cmsg), n * sizeof(int));
+    if (n == 1)
+        return fds[0];
+    for (size_t i = 0; i < n; i++)
+        bly_close(fds[i]);
+    return -EBADF;
 }
 
 int bly_report_read(int fd, struct bly_report *ret_report, int *ret_fd)
@@ -105,10 +115,9 @@ int bly_report_read(int fd, struct bly_report *ret_report, int *ret_fd)
     while (n < 0 && (errno == EINTR || errno == ECONNRESET));
     if (n < 0)
         return -errno;
+    came = take_fd(&msg);
     if (n == 0)
         return BLY_REPORT_END;
-
-    came = take_fd(&msg);
     want = report.type == BLY_REPORT_FAILED ? sizeof(report) : offsetof(struct bly_report, err);
     if ((size_t)n != want || report.type < BLY_REPORT_STARTED || report.type > BLY_REPORT_TERMINAL)
         return -EBADMSG;

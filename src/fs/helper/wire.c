@@ -162,6 +162,8 @@ ssize_t bly_hwire_recv(int sock, void *packet, size_t size, int *ret_fd)
     if (n < 0)
         return -errno;
     r = take_descriptor(&message, ret_fd);
+    if (r == 0 && n == 0) /* an empty packet reads like the end, and nobody takes what it brought */
+        *ret_fd = bly_close(*ret_fd);
     return r < 0 ? r : n;
 }
 

@@ -60,6 +60,9 @@ int bly_plan_fits(const struct bly_plan *plan, const struct bly_probe *probe);
 int bly_plan_pack(const struct bly_plan *plan, struct bly_buf *buf);
 int bly_plan_unpack(struct bly_reader *reader, struct bly_plan **ret_plan); /* -EBADMSG */
 
-/* One step a line, the golden form: "ro /", "rw /w", "ro /w/.git", "mask-dir /w/p", "absent
- * /w/.codex", ... */
+/*
+ * One step a line, the golden form: "tmpfs /" or "ro /" first, then by depth "rw /w", "ro /w/.git",
+ * "mask-dir /w/p", "pin /w/a" (a directory that must not be renamed), ... and at the end names that
+ * must not come into being, "absent /w/.codex". "network-only" in front when there is no file wall.
+ */
 int bly_plan_print(const struct bly_plan *plan, struct bly_buf *buf);

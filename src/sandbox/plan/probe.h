@@ -21,7 +21,8 @@ struct bly_probe {
     int (*look)(void *ctx, const char *path, struct bly_node *ret_node);
     /* readlink(2), malloc'ed. */
     int (*read_link)(void *ctx, const char *path, char **ret_target);
-    /* First `max` bytes of a small regular file (a .git pointer), malloc'ed and NUL-terminated. */
+    /* First `max` bytes of a regular file (a .git pointer, the mount table), malloc'ed and
+     * NUL-terminated. -ENOENT when absent; symlinks are not followed. */
     int (*read_small)(void *ctx, const char *path, size_t max, char **ret_text);
     /* Names in a directory except . and .., one call each until it returns non-zero. For deny
      * globs. */

@@ -143,7 +143,8 @@ static bool step_is_sound(const struct bly_plan *plan, size_t i)
     const struct bly_step *step = &plan->steps[i];
 
     if (i == 0)
-        return strcmp(step->path, "/") == 0 && step->on == 0 &&
+        return strcmp(step->path, "/") == 0 && step->on == 0 && !step->text &&
+               step->mode <= 07777 &&
                (step->kind == BLY_STEP_TMPFS || step->kind == BLY_STEP_READ ||
                 step->kind == BLY_STEP_WRITE);
     return step->on < i && step->kind != BLY_STEP_TMPFS && strcmp(step->path, "/") != 0 &&

@@ -31,6 +31,14 @@
 #define NATIVE AUDIT_ARCH_AARCH64
 #endif
 
+#if defined(__SANITIZE_ADDRESS__)
+#define SANITISED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SANITISED 1
+#endif
+#endif
+
 #define ALLOWED  SECCOMP_RET_ALLOW
 #define KILLED   SECCOMP_RET_KILL_PROCESS
 #define FAILS(e) (SECCOMP_RET_ERRNO | (e))

@@ -185,6 +185,14 @@ static int signal_bystander(void)
 {
     return kill(yard_bystander, 0) < 0 ? errno : 0;
 }
+/* Its mount is writable: only the second wall is in the way. */
+static int proc_of_its_own(void)
+{
+    /* Kernels without the Landlock that is needed have just the first wall. */
+    if (bly_wall_landlock_abi() < 2 && getpid() <= 2)
+        return EACCES;
+    return try_open("/proc/self/comm", O_WRONLY);
+}
 static int kernel_setting(void)
 {
     return try_open("/proc/sys/kernel/core_pattern", O_WRONLY);
@@ -390,6 +398,7 @@ static const struct wall_case {
     {"seeing another process", see_bystander, P, FULL, ENOENT},
     {"signalling another process", signal_bystander, P, FULL, ESRCH},
     {"changing a kernel setting", kernel_setting, P, FULL, DENIED, ROOT_ONLY},
+    {"writing below /proc, where mounts allow it", proc_of_its_own, P, FULL, EACCES},
     {"creating in /dev", device_dir, P, FULL, DENIED, ROOT_ONLY},
     {"mounting", do_mount, P, FULL, EPERM, ROOT_ONLY},
     {"a nested user namespace", do_unshare, P, FULL, EPERM},
