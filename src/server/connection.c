@@ -252,6 +252,15 @@ static void handle_request(struct bly_connection *connection, const struct bly_m
     }
 }
 
+/* What the reference servers refuse stays refused, but for methods that have reason to be larger.
+ */
+static bool is_too_big(const struct bly_connection *connection, const struct bly_method *method,
+                       size_t len)
+{
+    return len > connection->server->config.limits->plain_message_bytes &&
+           !(method && (method->flags & BLY_METHOD_PAYLOAD));
+}
+
 static void on_message(void *user, struct bly_conn *conn, char *text, size_t len)
 {
     struct bly_connection *connection = user;
@@ -270,8 +279,11 @@ static void on_message(void *user, struct bly_conn *conn, char *text, size_t len
         free(text);
         return;
     }
-    if (message.kind == BLY_RPC_REQUEST) {
-        method = bly_method_find(message.method, message.method_len);
+    method = message.kind == BLY_RPC_REQUEST ? bly_method_find(message.method, message.method_len)
+                                             : NULL;
+    if (is_too_big(connection, method, len)) {
+        bly_connection_close(connection, BLY_CLOSE_TOO_BIG, "message is too big for its method");
+    } else if (message.kind == BLY_RPC_REQUEST) {
         if (method) {
             handle_request(connection, method, text, len, &message);
             return;

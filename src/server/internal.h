@@ -31,6 +31,7 @@ struct bly_task;
 enum {
     BLY_CLOSE_GOING_AWAY = 1001,
     BLY_CLOSE_POLICY = 1008,
+    BLY_CLOSE_TOO_BIG = 1009,
     BLY_SESSION_ID_LEN = 36,
     BLY_HANDLE_ID_MAX = 32, /* bytes */
     BLY_TASK_BUCKETS = 128,
@@ -109,6 +110,7 @@ enum bly_method_flags {
     BLY_METHOD_HANDSHAKE = 1, /* works without a session */
     BLY_METHOD_ORDERED = 2,   /* takes effect in the order of requests; everything else at once */
     BLY_METHOD_READS = 4,     /* ordered, but changes nothing */
+    BLY_METHOD_PAYLOAD = 8,   /* carries data: may be larger than limits->plain_message_bytes */
 };
 
 /* What a method's functions do with its call: answer exactly once, then bly_call_done() once. */

@@ -8,6 +8,7 @@ enum {
     CHANGES = BLY_METHOD_ORDERED,
     READS = BLY_METHOD_ORDERED | BLY_METHOD_READS,
     AT_ONCE = 0,
+    PAYLOAD = BLY_METHOD_PAYLOAD,
 };
 
 #define FS(name, op, flags)                                                                   \
@@ -22,13 +23,13 @@ const struct bly_method bly_methods[] = {
     {"environment/status", "environment status", bly_decode_nothing, NULL,
      bly_run_environment_status, NULL, 0, AT_ONCE},
     {"process/start", "exec", bly_decode_start, bly_admit_start, bly_run_start, bly_deinit_start, 0,
-     CHANGES},
+     CHANGES | PAYLOAD},
     {"process/read", "exec", bly_decode_read, NULL, bly_run_read, NULL, 0, AT_ONCE},
-    {"process/write", "exec", bly_decode_write, NULL, bly_run_write, NULL, 0, AT_ONCE},
+    {"process/write", "exec", bly_decode_write, NULL, bly_run_write, NULL, 0, PAYLOAD},
     {"process/terminate", "exec", bly_decode_terminate, NULL, bly_run_terminate, NULL, 0, AT_ONCE},
     {"process/signal", "exec", bly_decode_signal, NULL, bly_run_signal, NULL, 0, AT_ONCE},
     FS("fs/readFile", BLY_FS_READ_FILE, READS),
-    FS("fs/writeFile", BLY_FS_WRITE_FILE, CHANGES),
+    FS("fs/writeFile", BLY_FS_WRITE_FILE, CHANGES | PAYLOAD),
     FS("fs/createDirectory", BLY_FS_CREATE_DIRECTORY, CHANGES),
     FS("fs/getMetadata", BLY_FS_GET_METADATA, READS),
     FS("fs/readDirectory", BLY_FS_READ_DIRECTORY, READS),

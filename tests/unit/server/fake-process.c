@@ -34,12 +34,13 @@ struct bly_process {
 struct bly_planner_job {
     bly_planned_fn done;
     void *arg;
+    const struct bly_policy *policy; /* the server keeps it for as long as it waits */
 };
 
 struct fake_process fake_process;
 static struct bly_process *process;
 static struct bly_planner_job job;
-static char planner_memory, spawner_memory, plan_memory, child_memory;
+static char planner_memory, spawner_memory, child_memory;
 
 void fake_process_reset(void)
 {
@@ -68,10 +69,9 @@ int bly_planner_make(struct bly_planner *planner, const struct bly_policy *polic
                      struct bly_planner_job **ret_job, struct bly_err *err)
 {
     (void)planner;
-    (void)policy;
     (void)err;
     assert_int_equal(purpose, BLY_FOR_PROCESS);
-    job = (struct bly_planner_job){done, arg};
+    job = (struct bly_planner_job){done, arg, policy};
     *ret_job = &job;
     return 0;
 }
@@ -79,12 +79,6 @@ int bly_planner_make(struct bly_planner *planner, const struct bly_policy *polic
 void bly_planner_cancel(struct bly_planner_job *cancelled)
 {
     cancelled->done = NULL;
-}
-
-struct bly_plan *bly_plan_free(struct bly_plan *plan)
-{
-    (void)plan;
-    return NULL;
 }
 
 bool fake_plan_wanted(void)
@@ -95,11 +89,16 @@ bool fake_plan_wanted(void)
 void fake_plan_done(bool works)
 {
     bly_planned_fn done = job.done;
+    struct bly_plan *plan = NULL;
     struct bly_err err;
 
     job.done = NULL;
-    (void)bly_fail(&err, BLY_ERR_UNSUPPORTED, 0, "no wall today");
-    done(job.arg, works ? (struct bly_plan *)&plan_memory : NULL, works ? NULL : &err);
+    if (works)
+        assert_int_equal(
+            bly_plan_make(job.policy, BLY_FOR_PROCESS, &bly_probe_disk, NULL, 0, &plan, &err), 0);
+    else
+        (void)bly_fail(&err, BLY_ERR_UNSUPPORTED, 0, "no wall today");
+    done(job.arg, plan, works ? NULL : &err);
 }
 
 int bly_spawner_new(struct bly_launcher *launcher, struct bly_spawner **ret_spawner)
