@@ -78,14 +78,14 @@ static unsigned long now_us(void)
 }
 
 static void add_row(struct demo *demo, const char *what, bool want_denied, bool denied,
-                    bool as_expected, unsigned long since_us)
+                    bool as_expected, unsigned long micros)
 {
     if (demo->n_rows < ROWS_MAX)
         demo->rows[demo->n_rows++] = (struct row){.what = what,
                                                   .want_denied = want_denied,
                                                   .denied = denied,
                                                   .as_expected = as_expected,
-                                                  .micros = now_us() - since_us};
+                                                  .micros = micros};
 }
 
 /* The policy: read everything but the vault, write the workspace, no network. */
@@ -184,7 +184,8 @@ static void work(struct demo *demo, const char *what, const char *const *argv, b
 
     printf("\n$ %s\n", what);
     r = run(demo, argv, &output, &exited, &error);
-    add_row(demo, what, false, r < 0, r == 0 && (exited.exit_code == 0) == want_success, since);
+    add_row(demo, what, false, r < 0, r == 0 && (exited.exit_code == 0) == want_success,
+            now_us() - since);
     if (r < 0)
         printf("    %s\n", error.message);
     bly_buf_deinit(&output.all);
@@ -203,7 +204,7 @@ static void patch(struct demo *demo, const char *path, const char *old, const ch
 
     bly_buf_init(&patched, TEXT_MAX);
     at = r == 0 ? memmem(data, len, old, strlen(old)) : NULL;
-    add_row(demo, "fs/readFile  src/greet.c", false, r < 0, at != NULL, since);
+    add_row(demo, "fs/readFile  src/greet.c", false, r < 0, at != NULL, now_us() - since);
     if (at) {
         before = (size_t)(at - (const char *)data);
         bly_buf_add(&patched, data, before);
@@ -212,7 +213,7 @@ static void patch(struct demo *demo, const char *path, const char *old, const ch
         since = now_us();
         r = bly_client_write_file(demo->client, path, patched.data, patched.len, demo->sandbox,
                                   &error);
-        add_row(demo, "fs/writeFile src/greet.c", false, r < 0, r == 0, since);
+        add_row(demo, "fs/writeFile src/greet.c", false, r < 0, r == 0, now_us() - since);
     }
     printf("\npatching src/greet.c with fs/readFile and fs/writeFile\n    - %s\n    + %s\n", old,
            new);
@@ -230,11 +231,10 @@ static void do_the_work(struct demo *demo)
     snprintf(path, sizeof(path), "%s/src/greet.c", demo->stage.project);
     work(demo, "git status", status, true);
     work(demo, "make", make, true);
-    work(demo, "make test        (finds a bug)", test, false);
+    work(demo, "make test (finds a bug)", test, false);
     patch(demo, path, "\"Hello %s\"", "\"Hello, %s\"");
-    work(demo, "make             (again)", make, true);
-    work(demo, "make test        (again)", test, true);
-    work(demo, "git status       (again)", status, true);
+    work(demo, "make (again)", make, true);
+    work(demo, "make test (again)", test, true);
 }
 
 /* Attempts to get out */
@@ -268,14 +268,28 @@ static bool somebody_knocked(const struct demo *demo)
     return fd >= 0;
 }
 
+/* Without the temporary directory's name, which says nothing. */
+static void print_reason(const struct demo *demo, const char *reason)
+{
+    size_t len = strlen(demo->stage.root);
+    const char *root;
+
+    while ((root = strstr(reason, demo->stage.root))) {
+        printf("%.*s", (int)(root - reason), reason);
+        reason = root + len + (root[len] == '/');
+    }
+    puts(reason);
+}
+
 /* Judges an attempt that was answered with `reason` ("" when it was not refused). */
-static void judge(struct demo *demo, const char *what, const char *reason, unsigned long since)
+static void judge(struct demo *demo, const char *what, const char *reason, unsigned long micros)
 {
     bool denied = is_refusal(reason);
     bool harmless = is_unchanged(demo) && !somebody_knocked(demo);
 
-    add_row(demo, what, true, denied, denied && harmless, since);
-    printf("  %-36s %s\n", what, *reason ? reason : "nobody said no");
+    add_row(demo, what, true, denied, denied && harmless, micros);
+    printf("  %-36s ", what);
+    print_reason(demo, *reason ? reason : "nobody said no");
     if (!harmless)
         puts("    and it left its mark");
 }
@@ -288,7 +302,7 @@ static void try_read(struct demo *demo, const char *what, const char *path)
     size_t len;
     int r = bly_client_read_file(demo->client, path, demo->sandbox, &data, &len, &error);
 
-    judge(demo, what, r < 0 ? error.message : "", since);
+    judge(demo, what, r < 0 ? error.message : "", now_us() - since);
 }
 
 static void try_write(struct demo *demo, const char *what, const char *path)
@@ -299,7 +313,7 @@ static void try_write(struct demo *demo, const char *what, const char *path)
     int r =
         bly_client_write_file(demo->client, path, text, sizeof(text) - 1, demo->sandbox, &error);
 
-    judge(demo, what, r < 0 ? error.message : "", since);
+    judge(demo, what, r < 0 ? error.message : "", now_us() - since);
 }
 
 /* A failed program's last line is its reason; a secret in its output is none. */
@@ -325,14 +339,15 @@ static void try_run(struct demo *demo, const char *what, const char *const *argv
     struct bly_client_error error = {0};
     struct bly_client_exit exited = {0};
     char reason[REASON_MAX];
-    unsigned long since = now_us();
+    unsigned long since = now_us(), micros;
     int r = run(demo, argv, &output, &exited, &error);
 
+    micros = now_us() - since;
     if (r < 0)
-        snprintf(reason, sizeof(reason), "%s", error.message);
+        snprintf(reason, sizeof(reason), "%.199s", error.message);
     else
         find_reason(&output, &exited, reason);
-    judge(demo, what, reason, since);
+    judge(demo, what, reason, micros);
     bly_buf_deinit(&output.all);
 }
 
@@ -345,7 +360,8 @@ static void make_symlink(struct demo *demo)
     unsigned long since = now_us();
     int r = run(demo, argv, &output, &exited, &error);
 
-    add_row(demo, "ln -s ../outside exit", false, r < 0, r == 0 && exited.exit_code == 0, since);
+    add_row(demo, "ln -s ../outside exit", false, r < 0, r == 0 && exited.exit_code == 0,
+            now_us() - since);
     bly_buf_deinit(&output.all);
 }
 
@@ -354,8 +370,9 @@ static void try_to_get_out(struct demo *demo)
     char secret[BLY_STAGE_PATH_MAX + 32], notes[BLY_STAGE_PATH_MAX + 32];
     char config[BLY_STAGE_PATH_MAX + 32], planted[BLY_STAGE_PATH_MAX + 32];
     const char *const cat[] = {"cat", secret, NULL};
-    const char *const write[] = {"sh", "-c", "echo hello > \"$0\"", notes, NULL};
-    const char *const hook[] = {"sh", "-c", "echo '[core] hooksPath=x' >> \"$0\"", config, NULL};
+    const char *const write[] = {"sh", "-c", "echo hello > \"$1\"", "sh", notes, NULL};
+    const char *const hook[] = {"sh", "-c",   "echo '[core] hooksPath=x' >> \"$1\"",
+                                "sh", config, NULL};
     const char *const plant[] = {"sh", "-c", "echo hello > exit/planted", NULL};
     const char *const knock[] = {"build/knock", demo->door_port, NULL};
 
@@ -447,13 +464,16 @@ static bool play(struct demo *demo, const char *bailey)
         fprintf(stderr, "bailey-demo: %s\n", err.text);
         return false;
     }
+    if (was_stopped)
+        return false;
     printf("workspace  %s (a git repository with a small C project)\n"
            "server     %s\n"
            "policy     read everything but %s, write the workspace, no network\n",
            demo->stage.project, demo->stage.url, demo->stage.vault);
     do_the_work(demo);
-    try_to_get_out(demo);
-    return show_table(demo);
+    if (!was_stopped)
+        try_to_get_out(demo);
+    return !was_stopped && show_table(demo);
 }
 
 static int usage(FILE *out, int status)

@@ -270,6 +270,11 @@ int bly_stage_fingerprint(const struct bly_stage *stage, struct bly_buf *buf)
 
 /* The server */
 
+static void log_path(const struct bly_stage *stage, char path[BLY_STAGE_PATH_MAX + 16])
+{
+    snprintf(path, BLY_STAGE_PATH_MAX + 16, "%s/server.log", stage->root);
+}
+
 static void become_server(const struct bly_stage *stage, const char *bailey, int out_fd)
 {
     const char *const argv[] = {bailey, "exec-server", "--listen", "ws://127.0.0.1:0", NULL};
@@ -278,7 +283,7 @@ static void become_server(const struct bly_stage *stage, const char *bailey, int
 
     /* Whatever ends the demo ends the server. */
     (void)prctl(PR_SET_PDEATHSIG, SIGTERM);
-    snprintf(log, sizeof(log), "%s/server.log", stage->root);
+    log_path(stage, log);
     log_fd = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
     if (log_fd < 0 || dup2(log_fd, STDERR_FILENO) < 0 || dup2(out_fd, STDOUT_FILENO) < 0)
         _exit(126);
@@ -305,11 +310,27 @@ static int read_url(int fd, char *url, size_t size, struct bly_err *err)
     return 0;
 }
 
+/* Why the server did not start is in its log. */
+static void show_log(const struct bly_stage *stage)
+{
+    char path[BLY_STAGE_PATH_MAX + 16], text[4096];
+    bly_autofd int fd = -EBADF;
+    ssize_t n;
+
+    log_path(stage, path);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    n = fd < 0 ? -1 : read(fd, text, sizeof(text));
+    if (n > 0)
+        fwrite(text, 1, (size_t)n, stderr);
+}
+
 int bly_stage_start_server(struct bly_stage *stage, const char *bailey, struct bly_err *err)
 {
     int ends[2];
     int r;
 
+    if (access(bailey, X_OK) < 0)
+        return bly_fail_sys(err, errno, "cannot execute %s", bailey);
     if (pipe2(ends, O_CLOEXEC) < 0)
         return bly_fail_sys(err, errno, "cannot make a pipe");
 
@@ -322,6 +343,8 @@ int bly_stage_start_server(struct bly_stage *stage, const char *bailey, struct b
     if (stage->server < 0)
         stage->server = 0;
     bly_close(ends[0]);
+    if (r < 0)
+        show_log(stage);
     return r;
 }
 

@@ -336,6 +336,14 @@ static void break_off(struct helper *helper)
     abandon_helper(helper, &err);
 }
 
+static bool has_place(const struct bly_fs *fs)
+{
+    return fs->n_helpers < fs->config.limits->helpers_per_session &&
+           *fs->config.n_helpers < fs->config.limits->helpers;
+}
+
+static void retire_oldest(struct bly_fs *fs);
+
 static void on_ready(void *arg, const struct bly_err *err)
 {
     struct helper *helper = arg;
@@ -349,6 +357,9 @@ static void on_ready(void *arg, const struct bly_err *err)
     helper->ready = true;
     helper->idle_since = now_of(context);
     bly_warm_due(helper->warm, now_of(context) + IDLE_LOOK_MS);
+    /* Now, so that the next new policy does not have to wait until the oldest helper has ended. */
+    if (!has_place(context->fs))
+        retire_oldest(context->fs);
     pump(context);
 }
 
@@ -423,12 +434,6 @@ static void retire_oldest(struct bly_fs *fs)
     }
     if (oldest != NULL)
         end_helper(oldest);
-}
-
-static bool has_place(const struct bly_fs *fs)
-{
-    return fs->n_helpers < fs->config.limits->helpers_per_session &&
-           *fs->config.n_helpers < fs->config.limits->helpers;
 }
 
 static void set_starved(struct bly_fs_context *context, bool starved)

@@ -378,6 +378,8 @@ static void the_launcher_cannot_be_looked_into(void **state)
     fd = open(path, O_RDONLY | O_CLOEXEC);
     /* Not dumpable: root may open it, nobody else; and there is nothing in it. */
     assert_true(fd < 0 || read(fd, text, sizeof(text)) <= 0);
+    assert_int_equal(kill(s.pid, SIGKILL), 0);
+    fixture_wait(fixture, &s.exited);
     deinit(&s);
 }
 

@@ -326,10 +326,12 @@ static int mounts_are_ours(void)
             r = 1;
         for (size_t i = 0; i < BLY_LEN(ours); i++)
             known = known || strncmp(point, ours[i], strlen(ours[i])) == 0;
-        known = known || bly_path_is_within(point, yard_path("w")) || strcmp(point, "/") == 0;
-        if (!known)
+        bool workspace = bly_path_is_within(point, yard_path("w"));
+
+        if (!known && !workspace && strcmp(point, "/") != 0)
             r = 2;
-        if (strstr(line, " - tmpfs ") && strcmp(point, "/dev/shm") != 0 &&
+        /* The workspace itself may be on a tmpfs: Debian 13 has one at /tmp. */
+        if (strstr(line, " - tmpfs ") && strcmp(point, "/dev/shm") != 0 && !workspace &&
             strncmp(options, "ro,", 3) != 0)
             r = 3;
         if (!strstr(options, "nosuid"))
