@@ -180,12 +180,14 @@ static int carry_out(struct bly_oneshot *request)
 }
 
 /* A request that the method itself refuses gets an answer all the same. */
-static int refuse(const struct bly_err *err)
+static int refuse(int r, const struct bly_err *err)
 {
     const struct bly_oneshot none = {0};
-    struct bly_fs_reply reply = {.err = *err, .fd = -EBADF};
+    const struct bly_fs_reply reply = {.err = *err, .fd = -EBADF};
 
-    return err->kind == BLY_ERR_INVALID ? answer(&none, &reply) : fail(err->text);
+    if (r == -EBADMSG || err->kind != BLY_ERR_INVALID)
+        return fail(err->text);
+    return answer(&none, &reply);
 }
 
 void bly_cli_fs_helper_help(FILE *out)
@@ -203,7 +205,7 @@ int bly_cli_fs_helper(int argc, char **argv)
     bly_autobuf struct bly_buf text;
     struct bly_oneshot request;
     struct bly_err err;
-    int status;
+    int status, r;
 
     (void)argv;
     if (argc > 1) {
@@ -214,8 +216,9 @@ int bly_cli_fs_helper(int argc, char **argv)
     if (bly_environment_facts_init(&facts, &err) < 0)
         return fail(err.text);
     bly_buf_init(&text, ANSWER_MAX);
-    if (read_request(&facts.policy_env, &text, &request, &err) < 0) {
-        status = refuse(&err);
+    r = read_request(&facts.policy_env, &text, &request, &err);
+    if (r < 0) {
+        status = refuse(r, &err);
     } else {
         status = carry_out(&request);
         bly_oneshot_deinit(&request);

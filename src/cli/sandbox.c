@@ -41,9 +41,11 @@ enum {
 
 static int fail(const struct bly_err *err)
 {
-    (void)fprintf(stderr, "bailey-linux-sandbox: %s\n", err->text);
-    if (err->kind != BLY_ERR_SPAWN)
+    if (err->kind != BLY_ERR_SPAWN) {
+        (void)fprintf(stderr, "bailey-linux-sandbox: %s\n", err->text);
         return EXIT_NO_WALL;
+    }
+    (void)fprintf(stderr, "bailey-linux-sandbox: %s: %s\n", err->text, bly_errno_text(err->sys));
     return err->sys == ENOENT ? EXIT_NOT_FOUND : EXIT_NOT_RUNNABLE;
 }
 
@@ -68,8 +70,7 @@ static int run_without_wall(char **command, const char *cwd, struct bly_err *err
     if (chdir(cwd) < 0)
         return bly_fail_sys(err, errno, "cannot change to %s", cwd);
     r = bly_exec(command[0], command, environ);
-    return bly_fail(err, BLY_ERR_SPAWN, -r, "cannot execute %s: %s", command[0],
-                    bly_errno_text(-r));
+    return bly_fail(err, BLY_ERR_SPAWN, -r, "cannot execute %s", command[0]);
 }
 
 static int move_up(int fd)

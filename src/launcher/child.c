@@ -28,7 +28,9 @@ enum { NULL_FD = 0, REPORT_FD = 3, FIRST_FD = 4 };
 
 static void move_fd(int from, int to)
 {
-    if (dup3(from, to, O_CLOEXEC) < 0)
+    int r = from == to ? fcntl(from, F_SETFD, FD_CLOEXEC) : dup3(from, to, O_CLOEXEC);
+
+    if (r < 0)
         _exit(BLY_CHILD_FAILED);
 }
 
