@@ -231,11 +231,31 @@ static bool add_entry(struct tree_walk *walk, const char *path, uint8_t flags)
     return true;
 }
 
-static int by_bytes(const void *a, const void *b)
+/* Merges two neighbouring sorted runs of `from`, [0, mid) and [mid, end), into `to`. */
+static void merge(const struct name *from, size_t mid, size_t end, struct name *to)
 {
-    const struct name *x = a, *y = b;
+    size_t left = 0, right = mid;
 
-    return strcmp(x->text, y->text);
+    for (size_t i = 0; i < end; i++)
+        to[i] = right == end || (left < mid && strcmp(from[left].text, from[right].text) <= 0)
+                    ? from[left++]
+                    : from[right++];
+}
+
+/* Not qsort(): glibc's asks the kernel for the size of memory, which the wall does not allow. */
+static void sort_names(struct name **names, struct name **spare, size_t n)
+{
+    for (size_t run = 1; run < n; run *= 2) {
+        struct name *from = *names;
+
+        for (size_t at = 0; at < n; at += 2 * run) {
+            size_t end = n - at < 2 * run ? n - at : 2 * run;
+
+            merge(from + at, run < end ? run : end, end, *spare + at);
+        }
+        *names = *spare;
+        *spare = from;
+    }
 }
 
 /*
@@ -247,7 +267,7 @@ static int sorted_names(struct tree_walk *walk, int fd, struct bly_buf *text,
 {
     const struct dirent64 *entry;
     struct bly_dir dir;
-    struct name *names;
+    bly_autofree struct name *names = NULL, *spare = NULL;
     size_t n = 0, pos = 0;
     int r;
 
@@ -272,15 +292,16 @@ static int sorted_names(struct tree_walk *walk, int fd, struct bly_buf *text,
         return text->error;
 
     names = malloc((n + 1) * sizeof *names);
-    if (names == NULL)
+    spare = malloc((n + 1) * sizeof *spare);
+    if (names == NULL || spare == NULL)
         return -ENOMEM;
     for (size_t i = 0; i < n; i++) {
         names[i].type = text->data[pos];
         names[i].text = (const char *)text->data + pos + 1;
         pos += 2 + strlen(names[i].text);
     }
-    qsort(names, n, sizeof *names, by_bytes);
-    *ret_names = names;
+    sort_names(&names, &spare, n);
+    *ret_names = bly_take_ptr(&names);
     *ret_n = n;
     return 0;
 }

@@ -39,6 +39,20 @@ bool bly_ops_is_kernel_file(int fd)
     return false;
 }
 
+/*
+ * Inside a wall every mount is nodev: opening a device says EACCES, which is not why it is refused.
+ * Only what the policy lets be seen is looked at.
+ */
+static bool is_device(const struct bly_view *view, const char *path, bool no_follow)
+{
+    bly_autoplace struct bly_place place = BLY_NOWHERE;
+    struct bly_err ignored;
+    struct stat st;
+
+    return bly_view_find(view, path, BLY_NEED_READ, no_follow, &place, &ignored) == 0 &&
+           fstat(place.fd, &st) == 0 && (S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode));
+}
+
 int bly_ops_open_read(const struct bly_view *view, const char *path, bool no_follow, int *ret_fd,
                       uint64_t *ret_size, struct bly_err *err)
 {
@@ -47,6 +61,8 @@ int bly_ops_open_read(const struct bly_view *view, const char *path, bool no_fol
     struct stat st;
     int r = bly_view_open(view, path, &how, &fd, err);
 
+    if (r == -EACCES && view->policy != NULL && is_device(view, path, no_follow))
+        return bly_ops_not_a_file(path, err);
     if (r < 0)
         return r;
     if (fstat(fd, &st) < 0)

@@ -452,12 +452,14 @@ static void drop_writers(struct bly_call_queue *queue)
 
 void bly_answer_gone(struct bly_task *task)
 {
-    struct bly_call *call;
+    struct bly_call *call = task->start;
 
+    /* Whatever ends lets others begin or end: from here on the start must not find its task. */
+    task->start = NULL;
+    if (call)
+        drop_start(call);
     while ((call = TAILQ_FIRST(&task->readers)))
         fail_unknown(call);
     drop_writers(&task->early_writers);
     drop_writers(&task->writers);
-    if (task->start)
-        drop_start(task->start);
 }
