@@ -28,37 +28,52 @@ static void end_close(struct bly_fs *fs)
     uv_close((uv_handle_t *)&fs->soon, on_timer_closed);
 }
 
+static void run_finished(struct bly_fs *fs)
+{
+    struct bly_fs_calls now = TAILQ_HEAD_INITIALIZER(now);
+    struct bly_fs_call *call;
+
+    /* Their owners may submit what is finished at once again: that is for the next turn. */
+    TAILQ_CONCAT(&now, &fs->finished, entry);
+    while ((call = TAILQ_FIRST(&now)) != NULL) {
+        TAILQ_REMOVE(&now, call, entry);
+        bly_fs_finish(call);
+    }
+}
+
+/*
+ * libuv runs a timer that was started again with 0 in the same turn, for ever if need be: so what
+ * comes up in here waits for a millisecond.
+ */
 static void on_soon(uv_timer_t *timer)
 {
     struct bly_fs *fs = timer->data;
-    struct bly_fs_call *call;
 
-    fs->soon_armed = false;
-    while ((call = TAILQ_FIRST(&fs->finished)) != NULL) {
-        TAILQ_REMOVE(&fs->finished, call, entry);
-        bly_fs_finish(call);
-    }
-    if (fs->n_starved > 0) {
+    fs->looking = true;
+    fs->look_again = false;
+    run_finished(fs);
+    if (fs->n_starved > 0)
         bly_fs_feed_starved(fs);
-        bly_fs_look_later(fs);
-    }
     (void)bly_fs_sweep_contexts(fs);
+    fs->looking = false;
+
     if (fs->closing)
         end_close(fs);
+    if (fs->timer_closed)
+        return;
+    if (fs->look_again)
+        (void)uv_timer_start(timer, on_soon, 1, 0);
+    else if (fs->n_starved > 0)
+        (void)uv_timer_start(timer, on_soon, STARVED_MS, 0);
 }
 
 void bly_fs_look_soon(struct bly_fs *fs)
 {
-    if (fs->soon_armed || fs->timer_closed)
-        return;
-    fs->soon_armed = true;
-    (void)uv_timer_start(&fs->soon, on_soon, 0, 0);
-}
-
-void bly_fs_look_later(struct bly_fs *fs)
-{
-    if (!fs->soon_armed && !fs->timer_closed)
-        (void)uv_timer_start(&fs->soon, on_soon, STARVED_MS, 0);
+    if (fs->looking)
+        fs->look_again = true;
+    else if (!fs->timer_closed &&
+             (!uv_is_active((uv_handle_t *)&fs->soon) || uv_timer_get_due_in(&fs->soon) > 0))
+        (void)uv_timer_start(&fs->soon, on_soon, 0, 0);
 }
 
 void bly_fs_finish_soon(struct bly_fs_call *call)

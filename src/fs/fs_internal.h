@@ -50,11 +50,11 @@ struct bly_fs {
     LIST_HEAD(, bly_fs_context) contexts; /* latest used first */
     struct bly_fs_calls finished;         /* their `done` runs from the loop */
     uv_timer_t soon;                      /* carries that, and clears away unused contexts */
-    bool soon_armed;
-    LIST_HEAD(, bly_fs_call) calls; /* submitted, `done` not run yet */
-    size_t n_helpers;               /* of this session, reserved ones included */
-    size_t n_ending;                /* those of them that are on their way out */
-    size_t n_starved;               /* contexts that wait for a helper's place */
+    bool looking, look_again;             /* in its callback; something came up meanwhile */
+    LIST_HEAD(, bly_fs_call) calls;       /* submitted, `done` not run yet */
+    size_t n_helpers;                     /* of this session, reserved ones included */
+    size_t n_ending;                      /* those of them that are on their way out */
+    size_t n_starved;                     /* contexts that wait for a helper's place */
     struct bly_buf key;
     char *packet; /* memory to receive into, shared by all helpers */
     bool closing, timer_closed;

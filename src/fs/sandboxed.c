@@ -438,8 +438,10 @@ static void retire_oldest(struct bly_fs *fs)
 
 static void set_starved(struct bly_fs_context *context, bool starved)
 {
-    if (starved && !context->starved)
+    if (starved && !context->starved) {
         context->fs->n_starved++;
+        bly_fs_look_soon(context->fs);
+    }
     if (!starved && context->starved)
         context->fs->n_starved--;
     context->starved = starved;
@@ -939,6 +941,8 @@ static void drop_first(struct helper *helper)
         return;
     }
     bly_warm_due(helper->warm, now + IDLE_LOOK_MS);
+    if (context->fs->n_starved > 0)
+        bly_fs_look_soon(context->fs); /* its place is wanted */
 }
 
 /* The answer to the first request is complete. */

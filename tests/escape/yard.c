@@ -78,11 +78,3 @@ void yard_assert_untouched(const struct yard *yard)
         if (disk_exists(server_path(yard->server, "%s", absent[i])))
             fail_msg("%s appeared", absent[i]);
 }
-
-void yard_skip(const char *why)
-{
-    print_message("cannot run here: %s\n", why);
-    if (must_run())
-        fail_msg("BLY_MUST_RUN=1, but it cannot run here: %s", why);
-    skip();
-}

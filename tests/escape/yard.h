@@ -28,6 +28,3 @@ int yard_teardown(void **state);
 
 /* Fails the test unless everything outside, .git and the missing names are as they were made. */
 void yard_assert_untouched(const struct yard *yard);
-
-/* Prints why and skips the running test, or fails it under BLY_MUST_RUN=1. */
-void yard_skip(const char *why);

@@ -34,13 +34,6 @@ struct fixture {
     size_t n_paths;
 };
 
-bool must_run(void)
-{
-    const char *value = getenv("BLY_MUST_RUN");
-
-    return value && strcmp(value, "1") == 0;
-}
-
 /* ---- disk ---- */
 
 static void make_parents(const char *path)

@@ -39,6 +39,3 @@ void disk_symlink(const char *target, const char *path);
 char *disk_read(const char *path);  /* NULL when there is nothing; malloc'ed */
 bool disk_exists(const char *path); /* lstat */
 void disk_remove_tree(const char *path);
-
-/* True when a test that cannot run here must fail instead of being skipped (BLY_MUST_RUN=1). */
-bool must_run(void);

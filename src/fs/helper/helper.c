@@ -89,8 +89,11 @@ static int send_contents(struct helper *h, int fd, uint64_t size, uint64_t max_t
     size_t fill = 0;
 
     for (;;) {
-        ssize_t n = read(fd, h->piece + fill, sizeof h->piece - fill);
         struct bly_err err;
+
+        assert(fill < sizeof h->piece);
+
+        ssize_t n = read(fd, h->piece + fill, sizeof h->piece - fill);
 
         if (n < 0 && errno == EINTR)
             continue;
