@@ -76,12 +76,6 @@ void bly_fs_set_cancelled(struct bly_fs_call *call);
 /* Something may be to clear away, or the close may be complete: looks at it from the loop. */
 void bly_fs_look_soon(struct bly_fs *fs);
 
-/*
- * The same after a moment, for contexts that wait for a place. What on_soon() leads to must use
- * this one: libuv runs a timer that is due at once again before it turns to anything else.
- */
-void bly_fs_look_later(struct bly_fs *fs);
-
 /* ---- direct.c ---- */
 
 /* Carries the request out on a pool thread and finishes the call. */

@@ -458,7 +458,6 @@ static void want_helper(struct bly_fs_context *context)
         set_starved(context, true);
         if (fs->n_ending < fs->n_starved)
             retire_oldest(fs);
-        bly_fs_look_later(fs);
         return;
     }
     set_starved(context, false);

@@ -1,5 +1,6 @@
 #include "fs/helper/helper.h"
 
+#include <assert.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>

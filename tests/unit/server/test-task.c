@@ -223,6 +223,33 @@ static void a_session_that_ends_takes_everything_along(void **state)
     expect(stage, "{\"id\":3,\"result\":{\"status\":\"unknownProcess\"}}");
 }
 
+/* Each answer makes room for the next start, which then finds its session ended. */
+static void a_session_may_end_with_starts_in_line(void **state)
+{
+    struct stage *stage = *state;
+    char text[256];
+
+    stage->fake.limits.processes = 4;
+    ask(stage, 2, "start", WALLED);
+    for (int id = 0; id < 3; id++) {
+        (void)snprintf(
+            text, sizeof(text),
+            "{\"id\":%d,\"method\":\"process/start\",\"params\":{\"processId\":\"%d\"" START "}}",
+            3 + id, id);
+        fake_send(stage->conn, text);
+        (void)snprintf(text, sizeof(text),
+                       "{\"id\":%d,\"method\":\"process/write\",\"params\":{\"processId\":\"%d\","
+                       "\"chunk\":\"\"}}",
+                       6 + id, id);
+        fake_send(stage->conn, text);
+    }
+    fake_end_begin(&stage->fake);
+    assert_false(fake_plan_wanted());
+    for (int i = 0; i < 7; i++)
+        (void)fake_next(stage->conn);
+    expect_nothing(stage);
+}
+
 static void a_start_that_never_got_its_turn_is_forgotten(void **state)
 {
     struct stage *stage = *state;
@@ -400,6 +427,7 @@ int main(void)
         TEST(what_waits_for_a_start_that_fails_is_answered),
         TEST(a_start_outlives_its_connection),
         TEST(a_session_that_ends_takes_everything_along),
+        TEST(a_session_may_end_with_starts_in_line),
         TEST(a_start_that_never_got_its_turn_is_forgotten),
         TEST(waiting_ends_when_there_is_something_new),
         TEST(waiting_ends_in_time),
