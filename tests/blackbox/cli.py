@@ -123,16 +123,25 @@ def dispatch_runs_inside():
 
 
 def dispatch_denies():
+    """And the same command without a wall succeeds, else this would prove nothing."""
     with Yard() as yard:
-        r = yard.sandbox(WRITE, "/bin/sh", "-c", "echo x > ../outside")
+        command = ["/bin/sh", "-c", f"echo x > {yard.outside}"]
+        r = yard.sandbox(WRITE, *command)
         with open(yard.outside, encoding="utf-8") as f:
-            return r.returncode != 0 and f.read() == "keep\n"
+            kept = f.read() == "keep\n"
+        twin = run(*command)
+        with open(yard.outside, encoding="utf-8") as f:
+            return r.returncode != 0 and kept and twin.returncode == 0 and f.read() == "x\n"
 
 
 def dispatch_protects_missing_names():
+    """With the same kind of twin."""
     with Yard() as yard:
-        r = yard.sandbox(WRITE, "/bin/mkdir", ".git")
-        return r.returncode != 0 and os.listdir(yard.ws) == []
+        command = ["/bin/mkdir", yard.ws + "/.git"]
+        r = yard.sandbox(WRITE, *command)
+        kept = os.listdir(yard.ws) == []
+        twin = run(*command)
+        return r.returncode != 0 and kept and twin.returncode == 0 and os.listdir(yard.ws) == [".git"]
 
 
 def dispatch_passes_signals_deaths_on():
