@@ -155,6 +155,7 @@ static struct bly_fs_call *new_call(struct bly_fs *fs, struct bly_fs_context *co
     call->work.data = call;
     call->queued = false;
     call->barrier = false;
+    call->malformed = false;
     call->payload_fd = -EBADF;
     call->payload_len = 0;
     bly_fs_reply_init(&call->reply);

@@ -40,7 +40,7 @@ struct bly_fs_call {
     int payload_fd; /* memory file of a large write */
     size_t payload_len;
     struct bly_buf pieces; /* data of the reply so far */
-    uint64_t size;         /* of the file in reply.fd */
+    bool malformed;        /* the helper passed a descriptor that it must not */
 };
 
 TAILQ_HEAD(bly_fs_calls, bly_fs_call);

@@ -757,8 +757,9 @@ int bly_fs_run_sandboxed(struct bly_fs_call *call)
 
 /* ---- after the helper: answers ---- */
 
-static void finish_malformed(struct bly_fs_call *call)
+static void set_malformed(struct bly_fs_call *call)
 {
+    call->malformed = true;
     (void)bly_fail(&call->reply.err, BLY_ERR_LIMIT, EBADMSG, "sandboxed helper broke the protocol");
 }
 
@@ -789,7 +790,7 @@ static void complete(uv_work_t *work)
     uint64_t size;
 
     if (reply->fd >= 0 && !is_acceptable(reply->fd, call->request.replace, &size)) {
-        finish_malformed(call);
+        set_malformed(call);
     } else if (call->request.op == BLY_FS_READ_FILE && reply->fd >= 0) {
         fd = bly_take_fd(&reply->fd);
         (void)bly_ops_read_base64(&view, fd, size, call->request.max_text_bytes, &reply->text_mem,
@@ -809,6 +810,9 @@ static void on_complete(uv_work_t *work, int status)
         bly_fs_set_cancelled(call);
     if (call->reply.err.kind != BLY_ERR_NONE)
         bly_closep(&call->reply.fd);
+    /* A helper that passes what it must not is not asked again. */
+    if (call->malformed && call->context->helper != NULL && call->context->helper->ready)
+        break_off(call->context->helper);
     finish(call);
 }
 

@@ -47,6 +47,13 @@ char *script_check(const char *dir, const char *after);
 /* "$T" replaced, malloc'ed. */
 char *script_expand(const char *dir, const char *text);
 
+/* From here on this process lives on a kernel that has no openat2(2). Threads made later as well.
+ */
+void script_forget_openat2(void);
+
+/* Runs `tests` in a child, which may change what it cannot change back. 0 or the exit status. */
+int script_in_child(int (*tests)(void));
+
 /* A policy from rules, see struct script_case. */
 struct bly_policy *script_policy(const char *dir, const char *rules);
 

@@ -67,7 +67,21 @@ static char *name_of(const char *mode, const char *name)
     return text;
 }
 
-int main(void)
+static size_t add(struct CMUnitTest *tests, struct state *states, size_t n, const char *mode,
+                  const struct script_case *c, const char *policy)
+{
+    states[n] = (struct state){c, policy};
+    tests[n] = (struct CMUnitTest){
+        .name = name_of(mode, c->name),
+        .test_func = check,
+        .setup_func = make_directory,
+        .teardown_func = remove_directory,
+        .initial_state = &states[n],
+    };
+    return n + 1;
+}
+
+static int run_rows(bool direct, const char *policy, const char *denial)
 {
     size_t n = 0, max = 2 * script_n_same + script_n_denials;
     struct CMUnitTest *tests = calloc(max, sizeof *tests);
@@ -75,25 +89,29 @@ int main(void)
     int failed;
 
     for (size_t i = 0; i < script_n_same; i++) {
-        states[n] = (struct state){&script_same[i], NULL};
-        tests[n++].name = name_of("direct", script_same[i].name);
-        states[n] = (struct state){&script_same[i], "ro /\nrw $T"};
-        tests[n++].name = name_of("policy", script_same[i].name);
+        if (direct)
+            n = add(tests, states, n, "direct", &script_same[i], NULL);
+        n = add(tests, states, n, policy, &script_same[i], "ro /\nrw $T");
     }
-    for (size_t i = 0; i < script_n_denials; i++) {
-        states[n] = (struct state){&script_denials[i], script_denials[i].policy};
-        tests[n++].name = name_of("denial", script_denials[i].name);
-    }
-    for (size_t i = 0; i < n; i++) {
-        tests[i].test_func = check;
-        tests[i].setup_func = make_directory;
-        tests[i].teardown_func = remove_directory;
-        tests[i].initial_state = &states[i];
-    }
+    for (size_t i = 0; i < script_n_denials; i++)
+        n = add(tests, states, n, denial, &script_denials[i], script_denials[i].policy);
     failed = _cmocka_run_group_tests("ops", tests, n, NULL, NULL);
     for (size_t i = 0; i < n; i++)
         free((void *)(uintptr_t)tests[i].name);
     free(tests);
     free(states);
     return failed;
+}
+
+static int without_openat2(void)
+{
+    script_forget_openat2();
+    return run_rows(false, "policy, no openat2", "denial, no openat2");
+}
+
+int main(void)
+{
+    int failed = script_in_child(without_openat2);
+
+    return failed + run_rows(true, "policy", "denial");
 }
