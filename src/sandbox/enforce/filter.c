@@ -239,7 +239,6 @@ static const struct rule allow_helper[] = {
     ALLOW(ppoll),
     ALLOW(dup),
     ALLOW(memfd_create),
-    ALLOW(sysinfo), /* glibc's qsort() asks for the size of memory before it allocates */
     EQUALS(SCMP_SYS(fcntl), 0, 1, F_DUPFD),
     EQUALS(SCMP_SYS(fcntl), 0, 1, F_DUPFD_CLOEXEC),
     EQUALS(SCMP_SYS(fcntl), 0, 1, F_GETFD),
@@ -286,7 +285,6 @@ static const struct rule allow_helper[] = {
     ALLOW(sched_getaffinity),
     ALLOW(prctl),
     ALLOW(ioctl),
-    ALLOW(sysinfo),
     ALLOW(getppid),
     ALLOW(set_robust_list),
     ALLOW(rseq),
