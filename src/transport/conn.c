@@ -9,7 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 
+#include "base/buf.h"
 #include "base/cleanup.h"
 #include "base/limits.h"
 #include "transport/http.h"
@@ -24,6 +26,7 @@ enum {
     /* Connections above the limit that still get a proper 503. */
     TURNED_AWAY_MAX = 64,
     TRY_AGAIN_LATER = 1013,
+    REQUEST_TIMEOUT = 408,
     STALL_MS = 5000, /* a timer that comes later than this says that the whole loop stood still */
 };
 
@@ -167,6 +170,14 @@ static void conn_gone(struct bly_conn *conn, const char *reason)
         close_handle((uv_handle_t *)&conn->hangup);
 }
 
+static void tell_refused(const struct bly_conn *conn, int status)
+{
+    const struct bly_endpoint *endpoint = conn->endpoint;
+
+    if (endpoint->ops.refused)
+        endpoint->ops.refused(endpoint->arg, conn->peer, status);
+}
+
 /* Time */
 
 static void on_timer(uv_timer_t *timer);
@@ -288,6 +299,8 @@ static void on_timer(uv_timer_t *timer)
     } else if (conn->state == CONN_ENDING && conn->owes_close) {
         tell_closed(conn);
     } else if (conn->state != CONN_GONE && now_ms(conn) >= conn->deadline_ms) {
+        if (conn->state == CONN_HANDSHAKE)
+            tell_refused(conn, REQUEST_TIMEOUT);
         conn_gone(conn, "out of time");
     }
     arm(conn);
@@ -438,14 +451,46 @@ static bool is_welcome(const struct bly_endpoint *endpoint)
            (!endpoint->ops.ready || endpoint->ops.ready(endpoint->arg));
 }
 
-static void answer_http(struct bly_conn *conn, int parsed, const struct bly_http_request *request)
+static const struct bly_http_verdict *judge_http(const struct bly_endpoint *endpoint, int parsed,
+                                                 const char *head,
+                                                 const struct bly_http_request *request)
 {
-    const struct bly_http_verdict *verdict =
-        bly_http_judge(parsed, request, is_welcome(conn->endpoint));
-    char answer[BLY_HTTP_ANSWER_MAX];
-    size_t len = bly_http_answer(verdict, request, answer);
+    bool welcome = is_welcome(endpoint);
+    const struct bly_http_terms terms = {
+        .ready = welcome,
+        .welcome = welcome,
+        .metrics = endpoint->ops.metrics != NULL,
+        .auth = endpoint->ops.auth,
+        .now_s = time(NULL),
+    };
 
-    if (bly_outbox_raw(&conn->out, answer, len) < 0)
+    return bly_http_judge(parsed, head, request, &terms);
+}
+
+static int send_http(struct bly_conn *conn, const struct bly_http_verdict *verdict,
+                     const struct bly_http_request *request)
+{
+    const struct bly_endpoint *endpoint = conn->endpoint;
+    bly_autobuf struct bly_buf metrics, answer;
+    int r;
+
+    bly_buf_init(&metrics, BLY_HTTP_ANSWER_MAX);
+    bly_buf_init(&answer, BLY_HTTP_ANSWER_MAX);
+    if (!verdict->body)
+        endpoint->ops.metrics(endpoint->arg, &metrics);
+    r = metrics.error ? metrics.error : bly_http_answer(verdict, request, &metrics, &answer);
+    return r < 0 ? r : bly_outbox_raw(&conn->out, answer.data, answer.len);
+}
+
+static void answer_http(struct bly_conn *conn, int parsed, const char *head,
+                        const struct bly_http_request *request)
+{
+    const struct bly_http_verdict *verdict = judge_http(conn->endpoint, parsed, head, request);
+
+    /* That the server is not ready is news about the server. */
+    if (verdict->status >= 400 && request->path != BLY_HTTP_READYZ)
+        tell_refused(conn, verdict->status);
+    if (send_http(conn, verdict, request) < 0)
         conn_gone(conn, "cannot send");
     else if (verdict->status == 101)
         conn_open(conn);
@@ -491,7 +536,7 @@ static void take_head(struct bly_conn *conn, uint8_t *data, size_t len)
 
     kept = (uint8_t *)bly_take_ptr(&conn->head);
     conn->head_len = 0;
-    answer_http(conn, r, &request);
+    answer_http(conn, r, (const char *)data, &request);
     take_frames(conn, data + used, len - used);
 }
 

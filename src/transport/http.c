@@ -1,10 +1,12 @@
 #include "transport/http.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
+#include "base/buf.h"
+#include "base/cleanup.h"
+#include "transport/auth.h"
 #include "transport/ws.h"
 
 /* Text inside the head: borrowed, not terminated. */
@@ -79,28 +81,74 @@ static bool is_clean(struct span s, bool blanks)
     return true;
 }
 
+static enum bly_http_path find_path(struct span path)
+{
+    static const struct {
+        const char *text;
+        enum bly_http_path path;
+    } paths[] = {
+        {"/", BLY_HTTP_ROOT},
+        {"/livez", BLY_HTTP_LIVEZ},
+        {"/readyz", BLY_HTTP_READYZ},
+        {"/metrics", BLY_HTTP_METRICS},
+    };
+
+    for (size_t i = 0; i < BLY_LEN(paths); i++) {
+        if (span_is(path, paths[i].text))
+            return paths[i].path;
+    }
+    return BLY_HTTP_ELSEWHERE;
+}
+
 static int parse_request_line(struct span line, struct bly_http_request *request)
 {
     struct span method = cut(&line, ' ');
     struct span target = cut(&line, ' ');
-    struct span path;
 
     if (!is_token(method) || target.len == 0 || target.at[0] != '/' || !is_clean(target, false))
         return -EBADMSG;
     if (!span_is(line, "HTTP/1.1") && !span_is(line, "HTTP/1.0"))
         return -EBADMSG;
 
-    path = cut(&target, '?');
+    request->path = find_path(cut(&target, '?'));
     request->is_get = span_is(method, "GET");
     request->is_head = span_is(method, "HEAD");
-    request->is_root = span_is(path, "/");
-    request->is_readyz = span_is(path, "/readyz");
     request->is_http10 = span_is(line, "HTTP/1.0");
     return 0;
 }
 
-static void take_key(struct span value, struct bly_http_request *request)
+/* ---- the headers that matter ---------------------------------------------------------------- */
+
+struct parser {
+    const char *head;
+    struct bly_http_request *request;
+};
+
+static void take_origin(struct parser *p, struct span value)
 {
+    (void)value;
+    p->request->has_origin = true;
+}
+
+static void take_connection(struct parser *p, struct span value)
+{
+    p->request->connection_upgrade |= list_has(value, "upgrade");
+}
+
+static void take_upgrade(struct parser *p, struct span value)
+{
+    p->request->upgrade_websocket |= list_has(value, "websocket");
+}
+
+static void take_version(struct parser *p, struct span value)
+{
+    p->request->version_13 |= span_is(value, "13");
+}
+
+static void take_key(struct parser *p, struct span value)
+{
+    struct bly_http_request *request = p->request;
+
     /* The first one counts; one that is too long for its purpose is as good as none. */
     if (request->key[0] == '\0' && value.len < sizeof(request->key)) {
         memcpy(request->key, value.at, value.len);
@@ -108,7 +156,52 @@ static void take_key(struct span value, struct bly_http_request *request)
     }
 }
 
-static int parse_header(struct span line, struct bly_http_request *request)
+/* Where it is, not what it says: a secret is not copied around. */
+static void take_first(struct parser *p, struct span value, struct bly_http_value *first)
+{
+    if (first->at == 0) {
+        first->at = (uint16_t)(value.at - p->head);
+        first->len = (uint16_t)value.len;
+    }
+}
+
+static void take_authorization(struct parser *p, struct span value)
+{
+    take_first(p, value, &p->request->authorization);
+}
+
+static void take_second_authorization(struct parser *p, struct span value)
+{
+    take_first(p, value, &p->request->second_authorization);
+}
+
+static void take_transfer_encoding(struct parser *p, struct span value)
+{
+    (void)value;
+    p->request->has_body = true;
+}
+
+static void take_content_length(struct parser *p, struct span value)
+{
+    p->request->has_body |= !span_is(value, "0");
+}
+
+static const struct {
+    const char *name;
+    void (*take)(struct parser *p, struct span value);
+} headers[] = {
+    {"Origin", take_origin},
+    {"Connection", take_connection},
+    {"Upgrade", take_upgrade},
+    {"Sec-WebSocket-Version", take_version},
+    {"Sec-WebSocket-Key", take_key},
+    {"Authorization", take_authorization},
+    {"X-Bailey-Authorization", take_second_authorization},
+    {"Transfer-Encoding", take_transfer_encoding},
+    {"Content-Length", take_content_length},
+};
+
+static int parse_header(struct parser *p, struct span line)
 {
     const char *colon = memchr(line.at, ':', line.len);
     struct span name, value;
@@ -120,25 +213,16 @@ static int parse_header(struct span line, struct bly_http_request *request)
     if (!is_token(name) || !is_clean(value, true))
         return -EBADMSG;
 
-    if (span_is_nocase(name, "Origin"))
-        request->has_origin = true;
-    else if (span_is_nocase(name, "Connection"))
-        request->connection_upgrade |= list_has(value, "upgrade");
-    else if (span_is_nocase(name, "Upgrade"))
-        request->upgrade_websocket |= list_has(value, "websocket");
-    else if (span_is_nocase(name, "Sec-WebSocket-Version"))
-        request->version_13 |= span_is(value, "13");
-    else if (span_is_nocase(name, "Sec-WebSocket-Key"))
-        take_key(value, request);
-    else if (span_is_nocase(name, "Transfer-Encoding"))
-        request->has_body = true;
-    else if (span_is_nocase(name, "Content-Length"))
-        request->has_body |= !span_is(value, "0");
+    for (size_t i = 0; i < BLY_LEN(headers); i++) {
+        if (span_is_nocase(name, headers[i].name))
+            headers[i].take(p, value);
+    }
     return 0;
 }
 
 static int parse_head(struct span head, struct bly_http_request *request)
 {
+    struct parser parser = {head.at, request};
     bool first = true;
 
     while (head.len > 0) {
@@ -148,7 +232,7 @@ static int parse_head(struct span head, struct bly_http_request *request)
         if (line.len == 0 || line.at[line.len - 1] != '\r')
             return -EBADMSG;
         line.len--;
-        r = first ? parse_request_line(line, request) : parse_header(line, request);
+        r = first ? parse_request_line(line, request) : parse_header(&parser, line);
         if (r < 0)
             return r;
         first = false;
@@ -176,9 +260,12 @@ int bly_http_parse(const char *data, size_t len, struct bly_http_request *ret_re
     return 0;
 }
 
+/* ---- answers -------------------------------------------------------------------------------- */
+
 enum verdict {
     SWITCH,
-    READY,
+    FINE,
+    METRICS,
     UNREADABLE,
     NO_CONNECTION,
     NO_UPGRADE,
@@ -188,7 +275,7 @@ enum verdict {
     ORIGIN,
     NOT_FOUND,
     NOT_GET,
-    READYZ_METHOD,
+    NOT_READING,
     HTTP10,
     HEAD_TOO_LONG,
     UNWELCOME,
@@ -196,7 +283,8 @@ enum verdict {
 
 static const struct bly_http_verdict verdicts[] = {
     [SWITCH] = {101, "Switching Protocols", "", ""},
-    [READY] = {200, "OK", "", ""},
+    [FINE] = {200, "OK", "", ""},
+    [METRICS] = {200, "OK", "", NULL},
     [UNREADABLE] = {400, "Bad Request", "", ""},
     [NO_CONNECTION] = {400, "Bad Request", "", "Connection header did not include 'upgrade'"},
     [NO_UPGRADE] = {400, "Bad Request", "", "`Upgrade` header did not include 'websocket'"},
@@ -206,22 +294,57 @@ static const struct bly_http_verdict verdicts[] = {
     [ORIGIN] = {403, "Forbidden", "", ""},
     [NOT_FOUND] = {404, "Not Found", "", ""},
     [NOT_GET] = {405, "Method Not Allowed", "Allow: GET\r\n", "Request method must be `GET`"},
-    [READYZ_METHOD] = {405, "Method Not Allowed", "Allow: GET,HEAD\r\n", ""},
+    [NOT_READING] = {405, "Method Not Allowed", "Allow: GET,HEAD\r\n", ""},
     [HTTP10] = {426, "Upgrade Required", "", "WebSocket needs HTTP/1.1"},
     [HEAD_TOO_LONG] = {431, "Request Header Fields Too Large", "", ""},
     [UNWELCOME] = {503, "Service Unavailable", "", ""},
 };
 
-/* The order of the checks is the protocol's (spec 1.7). */
-static enum verdict judge(const struct bly_http_request *q, bool welcome)
+#define UNAUTHORIZED(text)                                        \
+    {                                                             \
+        401, "Unauthorized", "WWW-Authenticate: Bearer\r\n", text \
+    }
+
+static const struct bly_http_verdict unauthorized[] = {
+    [BLY_AUTH_MISSING] = UNAUTHORIZED("missing websocket bearer token"),
+    [BLY_AUTH_BAD_HEADER] = UNAUTHORIZED("invalid authorization header"),
+    [BLY_AUTH_WRONG_TOKEN] = UNAUTHORIZED("invalid websocket bearer token"),
+    [BLY_AUTH_BAD_JWT] = UNAUTHORIZED("invalid websocket jwt"),
+    [BLY_AUTH_EXPIRED] = UNAUTHORIZED("expired websocket jwt"),
+    [BLY_AUTH_TOO_EARLY] = UNAUTHORIZED("websocket jwt is not valid yet"),
+    [BLY_AUTH_WRONG_ISSUER] = UNAUTHORIZED("websocket jwt issuer mismatch"),
+    [BLY_AUTH_WRONG_AUDIENCE] = UNAUTHORIZED("websocket jwt audience mismatch"),
+};
+
+/* NULL: may come in. Authorization counts when there is one, whatever is in it. */
+static const struct bly_http_verdict *check_auth(const char *head, const struct bly_http_request *q,
+                                                 const struct bly_http_terms *terms)
 {
-    if (q->has_origin)
-        return ORIGIN;
-    if (q->is_readyz && !q->is_get && !q->is_head)
-        return READYZ_METHOD;
-    if (q->is_readyz)
-        return welcome ? READY : UNWELCOME;
-    if (!q->is_root)
+    struct bly_http_value value = q->authorization.at ? q->authorization : q->second_authorization;
+    enum bly_auth_verdict auth =
+        bly_auth_check(terms->auth, value.at ? head + value.at : NULL, value.len, terms->now_s);
+
+    return auth == BLY_AUTH_OK ? NULL : &unauthorized[auth];
+}
+
+/* What an endpoint says to those who may read it. */
+static enum verdict judge_endpoint(const struct bly_http_request *q,
+                                   const struct bly_http_terms *terms)
+{
+    if (q->path == BLY_HTTP_METRICS && !terms->metrics)
+        return NOT_FOUND;
+    if (!q->is_get && !q->is_head)
+        return NOT_READING;
+    if (q->path == BLY_HTTP_METRICS)
+        return METRICS;
+    return q->path == BLY_HTTP_LIVEZ || terms->ready ? FINE : UNWELCOME;
+}
+
+static enum verdict judge_upgrade(const struct bly_http_request *q,
+                                  const struct bly_http_terms *terms)
+{
+    if (q->path == BLY_HTTP_ELSEWHERE &&
+        !(terms->any_path && q->connection_upgrade && q->upgrade_websocket))
         return NOT_FOUND;
     if (!q->is_get)
         return NOT_GET;
@@ -235,49 +358,71 @@ static enum verdict judge(const struct bly_http_request *q, bool welcome)
         return NO_VERSION;
     if (q->is_http10)
         return HTTP10;
-    if (q->has_body)
-        return BODY;
-    return welcome ? SWITCH : UNWELCOME;
+    return q->has_body ? BODY : SWITCH;
 }
 
-const struct bly_http_verdict *bly_http_judge(int parsed, const struct bly_http_request *request,
-                                              bool welcome)
+/* The order of the checks is the protocol's (spec 1.7): who it is comes last but one, and whether
+ * there is room is nobody's business before that. */
+const struct bly_http_verdict *bly_http_judge(int parsed, const char *head,
+                                              const struct bly_http_request *request,
+                                              const struct bly_http_terms *terms)
 {
+    const struct bly_http_verdict *refusal;
+    enum verdict verdict;
+
     if (parsed == -EMSGSIZE)
         return &verdicts[HEAD_TOO_LONG];
     if (parsed < 0)
         return &verdicts[UNREADABLE];
-    return &verdicts[judge(request, welcome)];
+    if (request->has_origin)
+        return &verdicts[ORIGIN];
+
+    if (request->path == BLY_HTTP_ROOT || request->path == BLY_HTTP_ELSEWHERE)
+        verdict = judge_upgrade(request, terms);
+    else
+        verdict = judge_endpoint(request, terms);
+    if (verdict != SWITCH && verdict != METRICS)
+        return &verdicts[verdict];
+
+    refusal = check_auth(head, request, terms);
+    if (refusal)
+        return refusal;
+    return &verdicts[verdict == SWITCH && !terms->welcome ? UNWELCOME : verdict];
 }
 
-static size_t answer_upgrade(const struct bly_http_verdict *verdict, const char *key,
-                             char ret_answer[BLY_HTTP_ANSWER_MAX])
+static int answer_upgrade(const struct bly_http_verdict *verdict, const char *key,
+                          struct bly_buf *answer)
 {
     char accept[BLY_WS_ACCEPT_LEN + 1];
 
     bly_ws_accept(key, strlen(key), accept);
-    return (size_t)snprintf(ret_answer, BLY_HTTP_ANSWER_MAX,
-                            "HTTP/1.1 %d %s\r\n"
-                            "Connection: Upgrade\r\n"
-                            "Upgrade: websocket\r\n"
-                            "Sec-WebSocket-Accept: %s\r\n"
-                            "\r\n",
-                            verdict->status, verdict->phrase, accept);
+    return bly_buf_printf(answer,
+                          "HTTP/1.1 %d %s\r\n"
+                          "Connection: Upgrade\r\n"
+                          "Upgrade: websocket\r\n"
+                          "Sec-WebSocket-Accept: %s\r\n"
+                          "\r\n",
+                          verdict->status, verdict->phrase, accept);
 }
 
-size_t bly_http_answer(const struct bly_http_verdict *verdict,
-                       const struct bly_http_request *request, char ret_answer[BLY_HTTP_ANSWER_MAX])
+int bly_http_answer(const struct bly_http_verdict *verdict, const struct bly_http_request *request,
+                    const struct bly_buf *metrics, struct bly_buf *answer)
 {
-    if (verdict->status == 101)
-        return answer_upgrade(verdict, request->key, ret_answer);
+    const void *body = verdict->body ? (const void *)verdict->body : metrics->data;
+    size_t len = verdict->body ? strlen(verdict->body) : metrics->len;
 
-    return (size_t)snprintf(ret_answer, BLY_HTTP_ANSWER_MAX,
-                            "HTTP/1.1 %d %s\r\n"
-                            "Content-Type: text/plain; charset=utf-8\r\n"
-                            "Content-Length: %zu\r\n"
-                            "%sConnection: close\r\n"
-                            "\r\n"
-                            "%s",
-                            verdict->status, verdict->phrase, strlen(verdict->body),
-                            verdict->header, request->is_head ? "" : verdict->body);
+    if (verdict->status == 101)
+        return answer_upgrade(verdict, request->key, answer);
+
+    (void)bly_buf_printf(answer,
+                         "HTTP/1.1 %d %s\r\n"
+                         "Content-Type: text/plain; %scharset=utf-8\r\n"
+                         "Content-Length: %zu\r\n"
+                         "%sConnection: close\r\n"
+                         "\r\n",
+                         verdict->status, verdict->phrase, verdict->body ? "" : "version=0.0.4; ",
+                         len, verdict->header);
+    if (!request->is_head && len > 0)
+        (void)bly_buf_add(answer, body, len);
+    return answer->error;
 }

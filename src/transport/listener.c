@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 
 #include "base/err.h"
+#include "transport/auth.h"
 #include "transport/conn.h"
 
 enum { BACKLOG = 1024 };
@@ -169,8 +170,14 @@ int bly_listener_open(uv_loop_t *loop, const char *url, const struct bly_limits 
 {
     struct bly_listener *listener;
     union address address;
-    int r = parse_url(url, &address, err);
+    int r = 0;
 
+    if (strcmp(url, "stdio") == 0 || strcmp(url, "stdio://") == 0)
+        r = bly_auth_admit_listener(ops->auth, NULL, url, err);
+    if (r == 0)
+        r = parse_url(url, &address, err);
+    if (r == 0)
+        r = bly_auth_admit_listener(ops->auth, &address.any, url, err);
     if (r < 0)
         return r;
 

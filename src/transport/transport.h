@@ -10,6 +10,8 @@
 #include <stdint.h>
 #include <uv.h>
 
+struct bly_auth;
+struct bly_buf;
 struct bly_err;
 struct bly_limits;
 struct bly_conn;
@@ -29,13 +31,22 @@ struct bly_transport_ops {
     void (*closed)(void *user, struct bly_conn *conn, const char *reason);
     /* For /readyz: true while new connections are welcome. */
     bool (*ready)(void *arg);
+    /* For /metrics: appends them. Optional. */
+    void (*metrics)(void *arg, struct bly_buf *buf);
+    /* Somebody was not let in: with this HTTP status, or 408 when no request came in time.
+     * Optional.
+     */
+    void (*refused)(void *arg, const char *peer, int status);
+    /* Who may connect; borrowed like the limits. NULL: everybody, on local addresses. */
+    const struct bly_auth *auth;
 };
 
 /*
  * Listens on "ws://IP:PORT" (port 0: the kernel chooses; IPv6 in brackets). -EINVAL: not such a
- * URL, or a scheme this build does not know; `err` has the protocol's words (spec 1.1). `limits` is
- * borrowed until the listener and all its connections are gone; `ops` is copied. Ignores SIGPIPE
- * for the whole process. After a failure the loop has to run once more to let go of the handle.
+ * URL, or a scheme this build does not know; -EACCES: `ops->auth` does not let it be listened on;
+ * `err` has the protocol's words (spec 1.1). `limits` is borrowed until the listener and all its
+ * connections are gone; `ops` is copied. Ignores SIGPIPE for the whole process. After a failure the
+ * loop has to run once more to let go of the handle.
  */
 int bly_listener_open(uv_loop_t *loop, const char *url, const struct bly_limits *limits,
                       const struct bly_transport_ops *ops, void *arg,
