@@ -110,6 +110,7 @@ struct bly_fs_config {
     struct bly_planner *planner;
     const struct bly_limits *limits;
     size_t *n_helpers; /* shared count of all helpers of the server, against limits->helpers */
+    uint64_t *n_helper_starts; /* likewise, of those that ever stood; NULL: nobody counts */
     /* The session's spawner, made on first use. */
     int (*spawner)(void *arg, struct bly_spawner **ret_spawner, struct bly_err *err);
     void *arg;

@@ -355,6 +355,8 @@ static void on_ready(void *arg, const struct bly_err *err)
         return;
     }
     helper->ready = true;
+    if (context->fs->config.n_helper_starts != NULL)
+        ++*context->fs->config.n_helper_starts;
     helper->idle_since = now_of(context);
     bly_warm_due(helper->warm, now_of(context) + IDLE_LOOK_MS);
     /* Now, so that the next new policy does not have to wait until the oldest helper has ended. */

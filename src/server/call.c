@@ -33,12 +33,15 @@ void bly_call_fail(struct bly_call *call, const struct bly_err *err)
 {
     struct bly_buf buf;
 
-    if (err->kind == BLY_ERR_DENIED)
+    call->failed = true;
+    if (err->kind == BLY_ERR_DENIED) {
+        call->connection->server->metrics.denied_files++;
         bly_log(BLY_LOG_INFO, "denied", "session=%s method=%s reason=\"%s\"", session_id(call),
                 call->method->name, err->text);
-    else if (err->kind == BLY_ERR_BUG)
+    } else if (err->kind == BLY_ERR_BUG) {
         bly_log(BLY_LOG_ERROR, "bug", "session=%s method=%s reason=\"%s\"", session_id(call),
                 call->method->name, err->text);
+    }
 
     bly_buf_init(&buf, ANSWER_MAX);
     (void)bly_rpc_add_failure(&buf, &call->message.id, err);
@@ -50,6 +53,7 @@ void bly_call_too_long(struct bly_call *call, uint64_t bytes)
 {
     struct bly_buf buf;
 
+    call->failed = true;
     bly_buf_init(&buf, ANSWER_MAX);
     (void)bly_rpc_add_too_long(&buf, &call->message.id, bytes,
                                call->connection->server->config.limits->reply_bytes);
@@ -115,10 +119,23 @@ static void leave_connection(struct bly_call *call)
     bly_order_done(&connection->order, &call->order);
 }
 
+/* Without an error and without a socket it may have worked, but nobody has learned of it. */
+static void count_end(const struct bly_call *call)
+{
+    struct bly_connection *connection = call->connection;
+    enum bly_result result = call->failed       ? BLY_RESULT_ERROR
+                             : connection->conn ? BLY_RESULT_SUCCESS
+                                                : BLY_RESULT_DISCONNECTED;
+
+    bly_metrics_request(&connection->server->metrics, (size_t)(call->method - bly_methods), result,
+                        uv_hrtime() - call->since_ns);
+}
+
 void bly_call_done(struct bly_call *call)
 {
     struct bly_connection *connection = call->connection;
 
+    count_end(call);
     bly_call_dequeue(call);
     leave_connection(call);
     if (call->method->deinit)

@@ -19,6 +19,11 @@ int bly_connection_new(struct bly_server *server, struct bly_conn *conn,
         return -ENOMEM;
     connection->server = server;
     connection->conn = conn;
+    connection->is_stdio = strcmp(bly_conn_peer(conn), "stdio") == 0;
+    if (connection->is_stdio)
+        server->metrics.stdios_total++;
+    else
+        server->metrics.websockets_total++;
     TAILQ_INIT(&connection->calls);
     LIST_INIT(&connection->handles);
     LIST_INSERT_HEAD(&server->connections, connection, link);
@@ -83,6 +88,8 @@ void bly_connection_send_mem(struct bly_connection *connection, void *mem, size_
         free(mem);
         return;
     }
+    connection->server->metrics.sent++;
+    connection->server->metrics.sent_bytes += len;
     if (bly_conn_send(connection->conn, mem, off, len) == -ENOMEM) {
         /* A lost answer would leave the client waiting for ever; a lost connection does not. */
         bly_log(BLY_LOG_ERROR, "send-failed", "peer=\"%s\" reason=\"out of memory\"",
@@ -234,6 +241,7 @@ static void handle_request(struct bly_connection *connection, const struct bly_m
     call->text = text;
     call->text_len = len;
     call->message = *message;
+    call->since_ns = uv_hrtime();
     TAILQ_INSERT_TAIL(&connection->calls, call, link);
     connection->n_calls++;
     connection->call_bytes += len;
@@ -269,6 +277,8 @@ static void on_message(void *user, struct bly_conn *conn, char *text, size_t len
     struct bly_err err;
 
     (void)conn;
+    connection->server->metrics.received++;
+    connection->server->metrics.received_bytes += len;
     if (connection->closing) {
         free(text);
         return;
@@ -288,6 +298,7 @@ static void on_message(void *user, struct bly_conn *conn, char *text, size_t len
             handle_request(connection, method, text, len, &message);
             return;
         }
+        bly_metrics_unknown_method(&connection->server->metrics);
         answer_unknown_method(connection, &message);
     } else if (message.kind == BLY_RPC_NOTIFICATION) {
         handle_notification(connection, &message);

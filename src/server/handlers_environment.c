@@ -30,6 +30,7 @@ static int resume(struct bly_call *call, struct bly_err *err)
     bly_log(BLY_LOG_INFO, "session-resumed", "session=%s peer=\"%s\"", session->id,
             bly_conn_peer(connection->conn));
     bly_session_attach(session, connection);
+    connection->server->metrics.resumed++;
     return 0;
 }
 

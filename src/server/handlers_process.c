@@ -44,6 +44,8 @@ static void on_exited(void *arg, uint64_t seq, int exit_code, bool sandbox_denie
 
     bly_log(BLY_LOG_INFO, "process-exited", "session=%s process=\"%s\" code=%d denied=%d",
             task->session->id, task->id, exit_code, sandbox_denied);
+    bly_task_stopped(task, task->terminate, exit_code);
+    task->session->server->metrics.denied_processes += sandbox_denied;
     if (!task->session->connection)
         return;
     bly_buf_init(&buf, NOTIFICATION_MAX);
@@ -225,10 +227,8 @@ int bly_decode_terminate(struct bly_call *call, yyjson_val *params, struct bly_e
 
 static bool terminate(struct bly_task *task)
 {
-    if (task->process)
-        return bly_process_terminate(task->process);
     task->terminate = true;
-    return true;
+    return !task->process || bly_process_terminate(task->process);
 }
 
 void bly_run_terminate(struct bly_call *call)
@@ -298,6 +298,7 @@ static void start_failed(struct bly_call *call, const struct bly_err *err)
 {
     struct bly_task *task = call->task;
 
+    call->connection->server->metrics.starts_failed++;
     bly_log(BLY_LOG_INFO, "process-failed", "session=%s process=\"%s\" reason=\"%s\"",
             call->session->id, task ? task->id : "", err->text);
     if (task) {
@@ -323,6 +324,8 @@ static void on_started(void *arg, const struct bly_err *err)
     bly_log(BLY_LOG_INFO, "process-started", "session=%s process=\"%s\" walled=%d",
             task->session->id, task->id, walled);
     task->start = NULL;
+    task->running_since_ns = uv_hrtime();
+    bly_metrics_process_started(&task->session->server->metrics);
     bly_call_begin_result(call, &buf);
     (void)bly_proto_encode_start(task->id, task->id_len, walled, &buf);
     bly_call_end_result(call, &buf);

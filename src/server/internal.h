@@ -16,6 +16,7 @@
 #include "process/process.h"
 #include "proto/proto.h"
 #include "rpc/rpc.h"
+#include "server/metrics.h"
 #include "server/order.h"
 #include "server/server.h"
 #include "transport/transport.h"
@@ -50,6 +51,7 @@ struct bly_server {
     struct bly_planner *planner;
     struct bly_ring *empty_ring; /* what a process that has not started yet has said */
     size_t n_helpers;            /* of all sessions, kept by fs */
+    struct bly_metrics metrics;
     struct bly_connection_list connections;
     struct bly_session_list sessions;
     size_t n_connections, n_sessions; /* n_sessions: also those that are still ending */
@@ -58,6 +60,9 @@ struct bly_server {
     void (*closed)(void *arg);
     void *closed_arg;
 };
+
+/* Appends what /metrics shows. */
+void bly_server_measure(const struct bly_server *server, bool ready, struct bly_buf *buf);
 
 /* Checks whether a server that is closing has nothing left, and says so. */
 void bly_server_maybe_closed(struct bly_server *server);
@@ -72,6 +77,7 @@ struct bly_connection {
     struct bly_conn *conn;       /* NULL: the socket has ended */
     struct bly_session *session; /* one reference; NULL before initialize */
     enum bly_connection_state state;
+    bool is_stdio;
     struct bly_order order;
     struct bly_handle_list handles;
     size_t n_handles;
@@ -140,6 +146,8 @@ struct bly_call {
     char *text;                  /* the message, which everything below borrows from */
     size_t text_len;
     struct bly_rpc_message message;
+    uint64_t since_ns; /* uv_hrtime() of its arrival */
+    bool failed;       /* the answer was an error */
     struct bly_order_entry order;
     union {
         struct bly_initialize_params initialize;
@@ -246,7 +254,8 @@ struct bly_task {
     bool finished;
     struct bly_process *process; /* NULL until its wall is planned and its turn has come */
     struct bly_call *start;      /* its process/start, until that is answered */
-    bool terminate;              /* as soon as it starts */
+    bool terminate;              /* a client wants it to end, as soon as it starts if it must be */
+    uint64_t running_since_ns;   /* uv_hrtime(); 0 while it does not run */
     struct bly_call_queue readers, writers, early_writers;
     size_t id_len;
     char id[];
@@ -257,6 +266,8 @@ int bly_task_new(struct bly_session *session, const char *id, size_t len,
                  struct bly_task **ret_task, struct bly_err *err);
 /* Forgets it and kills what it runs. Calls that wait on it are answered: unknown process. */
 void bly_task_free(struct bly_task *task);
+/* Its process has exited, or is being killed: counts that, if it was running. */
+void bly_task_stopped(struct bly_task *task, bool terminated, int exit_code);
 /* Its process has closed: it stays readable for a while. */
 void bly_task_finish(struct bly_task *task);
 

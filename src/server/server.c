@@ -13,6 +13,7 @@
 enum {
     LINGER_MS = 1000, /* for closing handshakes when the server ends */
     EMPTY_RING_BYTES = 1,
+    UNAVAILABLE = 503,
 };
 
 static int on_opened(void *arg, struct bly_conn *conn, void **ret_user)
@@ -26,6 +27,7 @@ static int on_opened(void *arg, struct bly_conn *conn, void **ret_user)
     if (server->n_connections >= server->config.limits->connections) {
         bly_log(BLY_LOG_WARN, "connection-refused", "peer=\"%s\" reason=\"max-connections\"",
                 bly_conn_peer(conn));
+        bly_metrics_refused(&server->metrics, UNAVAILABLE);
         return -EMFILE;
     }
     r = bly_connection_new(server, conn, &connection);
@@ -43,12 +45,28 @@ static bool is_ready(void *arg)
     return !server->closing && server->n_connections < server->config.limits->connections;
 }
 
+static void on_refused(void *arg, const char *peer, int status)
+{
+    struct bly_server *server = arg;
+
+    bly_log(BLY_LOG_INFO, "connection-refused", "peer=\"%s\" status=%d", peer, status);
+    bly_metrics_refused(&server->metrics, status);
+}
+
+static void on_metrics(void *arg, struct bly_buf *buf)
+{
+    bly_server_measure(arg, is_ready(arg), buf);
+}
+
 static int listen_on(struct bly_server *server, const char *url, struct bly_err *err)
 {
     struct bly_transport_ops ops = bly_connection_ops;
 
     ops.opened = on_opened;
     ops.ready = is_ready;
+    ops.metrics = on_metrics;
+    ops.refused = on_refused;
+    ops.auth = server->config.auth;
     return bly_listener_open(server->config.loop, url, server->config.limits, &ops, server,
                              &server->listener, err);
 }
@@ -65,6 +83,8 @@ int bly_server_start(const struct bly_server_config *config, const char *url,
     LIST_INIT(&server->connections);
     LIST_INIT(&server->sessions);
     r = bly_ring_new(EMPTY_RING_BYTES, 1, &server->empty_ring);
+    if (r >= 0)
+        r = bly_metrics_init(&server->metrics);
     if (r >= 0)
         r = bly_planner_new(config->loop, &server->planner);
     if (r < 0)
@@ -90,6 +110,7 @@ struct bly_server *bly_server_free(struct bly_server *server)
         return NULL;
     bly_planner_free(server->planner);
     bly_ring_free(server->empty_ring);
+    bly_metrics_deinit(&server->metrics);
     free(server);
     return NULL;
 }

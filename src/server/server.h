@@ -7,6 +7,7 @@
  */
 #include <uv.h>
 
+struct bly_auth;
 struct bly_environment;
 struct bly_err;
 struct bly_launcher;
@@ -21,6 +22,7 @@ struct bly_server_config {
     const struct bly_limits *limits;
     const struct bly_policy_env *policy_env;
     const struct bly_environment *environment; /* what clients are told */
+    const struct bly_auth *auth;               /* who may connect; NULL: everybody, locally */
     char *const *environ;                      /* what envPolicy starts from, NULL-terminated */
 };
 

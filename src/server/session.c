@@ -70,11 +70,21 @@ void bly_task_free(struct bly_task *task)
     if (task->finished)
         TAILQ_REMOVE(&session->finished, task, finished_link);
     session->n_tasks--;
+    bly_task_stopped(task, true, 0);
     if (task->process)
         bly_process_close(task->process);
     task->process = NULL;
     bly_answer_gone(task);
     free(task);
+}
+
+void bly_task_stopped(struct bly_task *task, bool terminated, int exit_code)
+{
+    if (!task->running_since_ns)
+        return;
+    bly_metrics_process_finished(&task->session->server->metrics, terminated, exit_code,
+                                 uv_hrtime() - task->running_since_ns);
+    task->running_since_ns = 0;
 }
 
 static void on_reap(uv_timer_t *timer);
@@ -147,6 +157,7 @@ static int session_init_fs(struct bly_session *session)
         .planner = server->planner,
         .limits = server->config.limits,
         .n_helpers = &server->n_helpers,
+        .n_helper_starts = &server->metrics.helper_starts,
         .spawner = fs_spawner,
         .arg = session,
     };
@@ -190,6 +201,7 @@ int bly_session_new(struct bly_server *server, struct bly_connection *connection
     session_init_timer(session, &session->reap_timer);
     LIST_INSERT_HEAD(&server->sessions, session, link);
     server->n_sessions++;
+    server->metrics.sessions_total++;
     bly_log(BLY_LOG_INFO, "session-new", "session=%s peer=\"%s\"", session->id,
             bly_conn_peer(connection->conn));
     bly_session_attach(session, connection);
