@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "cli/cli.h"
+#include "cli/server_auth.h"
 #include "launcher/launcher.h"
 #include "server/environment.h"
 #include "server/server.h"
@@ -24,6 +26,7 @@ struct settings {
     const char *listen;
     struct bly_runtime_paths paths;
     struct bly_limits limits;
+    struct bly_auth_options auth;
     bool exit_on_stdin_close;
     bool help;
 };
@@ -84,6 +87,31 @@ static int set_exit_on_stdin_close(struct settings *settings, const char *value)
     return 0;
 }
 
+static int set_ws_auth(struct settings *settings, const char *value)
+{
+    settings->auth.mode = value;
+    return bly_auth_check_mode(value);
+}
+
+static int set_ws_token_sha256(struct settings *settings, const char *value)
+{
+    settings->auth.token_sha256 = value;
+    return 0;
+}
+
+static int set_ws_max_clock_skew(struct settings *settings, const char *value)
+{
+    settings->auth.max_clock_skew = value;
+    return bly_auth_check_skew(value);
+}
+
+static int set_insecure_no_auth(struct settings *settings, const char *value)
+{
+    (void)value;
+    settings->auth.insecure = true;
+    return 0;
+}
+
 static int set_help(struct settings *settings, const char *value)
 {
     (void)value;
@@ -93,11 +121,29 @@ static int set_help(struct settings *settings, const char *value)
 
 static const struct setting {
     const char *name;
-    const char *argument; /* NULL: takes none */
-    int (*set)(struct settings *settings, const char *value);
+    const char *argument;                                     /* NULL: takes none */
+    int (*set)(struct settings *settings, const char *value); /* NULL: see `text` */
     const char *sentence;
+    size_t text; /* where in struct settings the argument goes as it is, unless it is empty */
 } table[] = {
     {"listen", "URL", set_listen, "where to listen, ws://IP:PORT (ws://127.0.0.1:0)"},
+    {"ws-auth", "MODE", set_ws_auth,
+     "ask every client for a token: capability-token or signed-bearer-token"},
+    {"ws-token-file", "PATH", NULL, "capability-token: the file with the token",
+     offsetof(struct settings, auth.token_file)},
+    {"ws-token-sha256", "HEX", set_ws_token_sha256,
+     "capability-token: the token's SHA-256, instead of a file"},
+    {"ws-shared-secret-file", "PATH", NULL,
+     "signed-bearer-token: the file with the key of JWTs signed with HS256, 32 bytes or more",
+     offsetof(struct settings, auth.shared_secret_file)},
+    {"ws-issuer", "TEXT", NULL, "signed-bearer-token: what `iss` has to be",
+     offsetof(struct settings, auth.issuer)},
+    {"ws-audience", "TEXT", NULL, "signed-bearer-token: what `aud` has to contain",
+     offsetof(struct settings, auth.audience)},
+    {"ws-max-clock-skew-seconds", "N", set_ws_max_clock_skew,
+     "signed-bearer-token: what clocks may differ by (30)"},
+    {"insecure-no-auth", NULL, set_insecure_no_auth,
+     "listen beyond this machine without asking anybody for a token"},
     {"log-level", "LEVEL", set_log_level, "error, warn, info or debug (warn)"},
     {"exit-on-stdin-close", NULL, set_exit_on_stdin_close, "end when stdin ends, as on SIGTERM"},
     {"self-exe", "PATH", set_self_exe, "this program, for the processes it starts itself"},
@@ -154,13 +200,21 @@ static int set_limit(struct settings *settings, const struct bly_limit_info *inf
     return r;
 }
 
+/* Empty is what a variable that was forgotten leaves, and never what was meant. */
+static int set_text(struct settings *settings, size_t offset, const char *value)
+{
+    memcpy((char *)settings + offset, &value, sizeof(value));
+    return *value ? 0 : -EINVAL;
+}
+
 static int set_one(struct settings *settings, size_t row)
 {
     int r;
 
     if (row >= BLY_LEN(table))
         return set_limit(settings, &bly_limit_table[row - BLY_LEN(table)]);
-    r = table[row].set(settings, optarg);
+    r = table[row].set ? table[row].set(settings, optarg)
+                       : set_text(settings, table[row].text, optarg);
     if (r < 0)
         (void)fprintf(stderr, "bailey: --%s: not acceptable: '%s'\n", table[row].name, optarg);
     return r;
@@ -192,6 +246,7 @@ struct running {
     uv_loop_t loop;
     struct settings settings;
     struct bly_environment_facts facts;
+    struct bly_auth auth;
     struct bly_launcher *launcher;
     struct bly_server *server;
     uv_signal_t signals[BLY_LEN(end_signals)];
@@ -296,6 +351,7 @@ static int start(struct running *running, struct bly_err *err)
         .limits = &running->settings.limits,
         .policy_env = &running->facts.policy_env,
         .environment = &running->facts.environment,
+        .auth = &running->auth,
         .environ = environ,
     };
     int r;
@@ -311,7 +367,10 @@ static int start(struct running *running, struct bly_err *err)
     if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
         return bly_fail_sys(err, errno, "cannot become undumpable");
 
-    r = bly_environment_facts_init(&running->facts, err);
+    /* Only now: nothing that runs without a wall can look at the secret in our memory. */
+    r = bly_auth_options_load(&running->settings.auth, &running->auth, err);
+    if (r == 0)
+        r = bly_environment_facts_init(&running->facts, err);
     if (r < 0)
         return r;
     config.launcher = running->launcher;
@@ -341,6 +400,7 @@ static int serve(struct running *running)
     (void)uv_run(&running->loop, UV_RUN_DEFAULT);
     bly_server_free(running->server);
     bly_environment_facts_deinit(&running->facts);
+    bly_auth_deinit(&running->auth);
     (void)uv_loop_close(&running->loop);
     return 0;
 }
