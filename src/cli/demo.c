@@ -56,7 +56,7 @@ static void on_signal(int signal)
 {
     was_stopped = signal;
     if (server_pid > 0)
-        kill(server_pid, SIGTERM);
+        kill(server_pid, SIGINT);
 }
 
 static void catch_signals(void)

@@ -68,18 +68,6 @@ static int set_sandbox_exe(struct settings *settings, const char *value)
     return set_path(&settings->paths.linux_sandbox_exe, value);
 }
 
-/* Upstream's option; here requests never wait for each other unless their order matters. */
-static int check_concurrency(struct settings *settings, const char *value)
-{
-    char *end;
-    long n;
-
-    (void)settings;
-    errno = 0;
-    n = strtol(value, &end, 10);
-    return errno || end == value || *end || n < 1 ? -EINVAL : 0;
-}
-
 static int set_exit_on_stdin_close(struct settings *settings, const char *value)
 {
     (void)value;
@@ -148,8 +136,6 @@ static const struct setting {
     {"exit-on-stdin-close", NULL, set_exit_on_stdin_close, "end when stdin ends, as on SIGTERM"},
     {"self-exe", "PATH", set_self_exe, "this program, for the processes it starts itself"},
     {"linux-sandbox-exe", "PATH", set_sandbox_exe, "the program called bailey-linux-sandbox"},
-    {"concurrent-requests", "N", check_concurrency,
-     "accepted for compatibility: requests always run side by side"},
     {"help", NULL, set_help, "show this"},
 };
 
@@ -251,7 +237,7 @@ struct running {
     struct bly_server *server;
     uv_signal_t signals[BLY_LEN(end_signals)];
     uv_poll_t input;
-    bool polling_input, ending;
+    bool polling_input, draining, ending;
 };
 
 static void on_launcher_death(void *arg)
@@ -278,24 +264,41 @@ static void on_server_closed(void *arg)
     bly_launcher_close(running->launcher, on_launcher_closed, running);
 }
 
-static void begin_end(struct running *running, const char *reason)
+static void stop_watching_input(struct running *running)
 {
-    if (running->ending)
-        return;
-    running->ending = true;
-    bly_log(BLY_LOG_INFO, "server-ending", "reason=\"%s\"", reason);
     if (running->polling_input)
         uv_close((uv_handle_t *)&running->input, NULL);
+    running->polling_input = false;
+}
+
+static void begin_drain(struct running *running, const char *reason)
+{
+    running->draining = true;
+    bly_log(BLY_LOG_INFO, "server-ending", "reason=\"%s\" drain=1", reason);
+    stop_watching_input(running);
+    bly_server_drain(running->server, on_server_closed, running);
+}
+
+static void begin_end(struct running *running, const char *reason)
+{
+    running->ending = true;
+    bly_log(BLY_LOG_INFO, "server-ending", "reason=\"%s\" drain=0", reason);
+    stop_watching_input(running);
     bly_server_close(running->server, on_server_closed, running);
 }
 
+/* SIGTERM lets work go on for a while; any other signal, and a second one, does not. */
 static void on_signal(uv_signal_t *handle, int signum)
 {
+    const char *reason = strsignal(signum); /* NOLINT(concurrency-mt-unsafe) */
     struct running *running = handle->data;
 
     if (running->ending)
-        _exit(128 + signum);               /* asked twice: no more waiting */
-    begin_end(running, strsignal(signum)); /* NOLINT(concurrency-mt-unsafe) */
+        _exit(128 + signum); /* asked again: no more waiting. The launcher kills what there is. */
+    if (signum == SIGTERM && !running->draining)
+        begin_drain(running, reason);
+    else
+        begin_end(running, reason);
 }
 
 static void on_input(uv_poll_t *handle, int status, int events)
@@ -305,7 +308,7 @@ static void on_input(uv_poll_t *handle, int status, int events)
 
     (void)events;
     if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
-        begin_end(handle->data, "stdin closed");
+        begin_drain(handle->data, "stdin closed");
 }
 
 static int watch_input(struct running *running)

@@ -282,7 +282,7 @@ static void become_server(const struct bly_stage *stage, const char *bailey, int
     int log_fd;
 
     /* Whatever ends the demo ends the server. */
-    (void)prctl(PR_SET_PDEATHSIG, SIGTERM);
+    (void)prctl(PR_SET_PDEATHSIG, SIGINT);
     log_path(stage, log);
     log_fd = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
     if (log_fd < 0 || dup2(log_fd, STDERR_FILENO) < 0 || dup2(out_fd, STDOUT_FILENO) < 0)
@@ -362,7 +362,7 @@ static void stop_server(struct bly_stage *stage)
     if (stage->server <= 0)
         return;
     pid_fd = (int)syscall(SYS_pidfd_open, stage->server, 0);
-    kill(stage->server, SIGTERM);
+    kill(stage->server, SIGINT);
     if (pid_fd < 0 || !has_ended(pid_fd))
         kill(stage->server, SIGKILL);
     while (waitpid(stage->server, NULL, 0) < 0 && errno == EINTR)

@@ -24,6 +24,7 @@ int bly_connection_new(struct bly_server *server, struct bly_conn *conn,
         server->metrics.stdios_total++;
     else
         server->metrics.websockets_total++;
+    connection->order.max_in_flight = server->config.limits->concurrent_requests;
     TAILQ_INIT(&connection->calls);
     LIST_INIT(&connection->handles);
     LIST_INSERT_HEAD(&server->connections, connection, link);
@@ -40,6 +41,7 @@ static void connection_free(struct bly_connection *connection)
     LIST_REMOVE(connection, link);
     server->n_connections--;
     free(connection);
+    bly_server_check_drained(server);
     bly_server_maybe_closed(server);
 }
 
@@ -404,7 +406,7 @@ static void cancel_calls(struct bly_connection *connection)
 
     for (call = TAILQ_FIRST(&connection->calls); call; call = next) {
         next = TAILQ_NEXT(call, link);
-        if (call->fs_call)
+        if (call->fs_call && (call->method->flags & BLY_METHOD_READS))
             bly_fs_cancel(call->fs_call);
         else if (call->parked)
             bly_call_done(call);

@@ -46,6 +46,9 @@ static int start_session(struct bly_call *call, struct bly_err *err)
         return bly_fail(err, BLY_ERR_LIMIT, ESHUTDOWN, "server is shutting down");
     if (call->params.initialize.resume_session_id)
         return resume(call, err);
+    if (connection->server->draining)
+        return bly_fail(err, BLY_ERR_LIMIT, ESHUTDOWN,
+                        "server is draining: sessions can be resumed, but none can be begun");
     return bly_session_new(connection->server, connection, &session, err);
 }
 

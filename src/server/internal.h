@@ -56,7 +56,9 @@ struct bly_server {
     struct bly_session_list sessions;
     size_t n_connections, n_sessions; /* n_sessions: also those that are still ending */
     uv_timer_t linger;                /* bounds the wait for closing handshakes at the end */
-    bool closing, listener_gone, linger_gone;
+    uv_timer_t drain_timer;           /* valid while draining */
+    uint64_t drain_ends;              /* loop time */
+    bool draining, closing, listener_gone, linger_gone;
     void (*closed)(void *arg);
     void *closed_arg;
 };
@@ -66,6 +68,9 @@ void bly_server_measure(const struct bly_server *server, bool ready, struct bly_
 
 /* Checks whether a server that is closing has nothing left, and says so. */
 void bly_server_maybe_closed(struct bly_server *server);
+
+/* Something has ended that a draining server may have waited for. Harmless at any time. */
+void bly_server_check_drained(struct bly_server *server);
 
 /* ---- connections ---------------------------------------------------------------------------- */
 
@@ -218,7 +223,7 @@ struct bly_session {
     struct bly_fs *fs;                 /* NULL once closed */
     struct bly_spawner *spawner;       /* NULL until needed */
     struct bly_task_list tasks[BLY_TASK_BUCKETS];
-    size_t n_tasks;
+    size_t n_tasks, n_running;      /* running: not closed yet */
     struct bly_task_queue finished; /* closed ones, oldest first, until finished_ms is over */
     uv_timer_t detach_timer, reap_timer;
     bool paused; /* processes: their connection is congested */

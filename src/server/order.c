@@ -24,6 +24,8 @@ static bool may_start(const struct bly_order *order, const struct bly_order_entr
 {
     if (order->in_flight == 0)
         return true;
+    if (order->max_in_flight && order->in_flight >= order->max_in_flight)
+        return false;
     if (entry->reads && order->reads_in_flight == order->in_flight)
         return true;
     return entry->lane && entry->lane == order->lane;

@@ -6,8 +6,8 @@
  * first served. The first one waiting may start when
  *   - nothing is in flight, or
  *   - it only reads, and so does everything in flight, or
- *   - everything in flight is in its lane: a lane carries requests out in the order it gets them.
- * Pure; loop thread.
+ *   - everything in flight is in its lane: a lane carries requests out in the order it gets them,
+ * and only as long as fewer than `max_in_flight` are. Pure; loop thread.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -21,6 +21,7 @@ struct bly_order_entry {
 
 struct bly_order {
     struct bly_order_entry *first, *last; /* waiting */
+    size_t max_in_flight;                 /* set by the owner; 0: no limit */
     size_t in_flight, reads_in_flight;
     const void *lane; /* of everything in flight; NULL when that is mixed, or in none */
 };

@@ -38,11 +38,18 @@ static int on_opened(void *arg, struct bly_conn *conn, void **ret_user)
     return 0;
 }
 
-static bool is_ready(void *arg)
+static bool is_welcome(void *arg)
 {
     const struct bly_server *server = arg;
 
     return !server->closing && server->n_connections < server->config.limits->connections;
+}
+
+static bool is_ready(void *arg)
+{
+    const struct bly_server *server = arg;
+
+    return !server->draining && is_welcome(arg);
 }
 
 static void on_refused(void *arg, const char *peer, int status)
@@ -64,6 +71,7 @@ static int listen_on(struct bly_server *server, const char *url, struct bly_err 
 
     ops.opened = on_opened;
     ops.ready = is_ready;
+    ops.welcome = is_welcome;
     ops.metrics = on_metrics;
     ops.refused = on_refused;
     ops.auth = server->config.auth;
@@ -170,6 +178,8 @@ void bly_server_close(struct bly_server *server, void (*done)(void *arg), void *
     if (server->closing)
         return;
     server->closing = true;
+    if (server->draining)
+        uv_close((uv_handle_t *)&server->drain_timer, NULL);
     server->closed = done;
     server->closed_arg = arg;
     (void)uv_timer_init(server->config.loop, &server->linger);

@@ -34,8 +34,15 @@ int bly_server_start(const struct bly_server_config *config, const char *url,
 const char *bly_server_url(const struct bly_server *server);
 
 /*
+ * Lets work that has begun go on, and begins no other: /readyz says 503, sessions can be resumed
+ * but not made. Ends as bly_server_close() does as soon as no session has a client or a running
+ * process, at the latest after limits->drain_ms. Once, and not after bly_server_close().
+ */
+void bly_server_drain(struct bly_server *server, void (*done)(void *arg), void *arg);
+
+/*
  * Stops accepting, closes the connections (1001) and ends every session with all its processes.
- * `done` when nothing of it is left on the loop. Once.
+ * `done` when nothing of it is left on the loop; it takes the place of that of a drain. Once.
  */
 void bly_server_close(struct bly_server *server, void (*done)(void *arg), void *arg);
 

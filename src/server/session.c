@@ -57,6 +57,7 @@ int bly_task_new(struct bly_session *session, const char *id, size_t len,
     TAILQ_INIT(&task->early_writers);
     LIST_INSERT_HEAD(bucket(session, id, len), task, link);
     session->n_tasks++;
+    session->n_running++;
     *ret_task = task;
     return 0;
 }
@@ -69,6 +70,8 @@ void bly_task_free(struct bly_task *task)
     LIST_REMOVE(task, link);
     if (task->finished)
         TAILQ_REMOVE(&session->finished, task, finished_link);
+    else
+        session->n_running--;
     session->n_tasks--;
     bly_task_stopped(task, true, 0);
     if (task->process)
@@ -76,6 +79,7 @@ void bly_task_free(struct bly_task *task)
     task->process = NULL;
     bly_answer_gone(task);
     free(task);
+    bly_server_check_drained(session->server);
 }
 
 void bly_task_stopped(struct bly_task *task, bool terminated, int exit_code)
@@ -120,10 +124,12 @@ void bly_task_finish(struct bly_task *task)
     if (task->finished)
         return;
     task->finished = true;
+    session->n_running--;
     task->finished_at = uv_now(session->server->config.loop);
     TAILQ_INSERT_TAIL(&session->finished, task, finished_link);
     if (TAILQ_FIRST(&session->finished) == task)
         arm_reaper(session);
+    bly_server_check_drained(session->server);
 }
 
 /* ---- sessions ------------------------------------------------------------------------------- */
@@ -261,6 +267,7 @@ void bly_session_detach(struct bly_session *session)
             (unsigned long long)keep_ms);
     bly_session_pause(session, false);
     (void)uv_timer_start(&session->detach_timer, on_detached_long, keep_ms, 0);
+    bly_server_check_drained(session->server);
 }
 
 static void on_spawner_closed(void *arg)

@@ -445,20 +445,19 @@ static void conn_open(struct bly_conn *conn)
     }
 }
 
-static bool is_welcome(const struct bly_endpoint *endpoint)
+/* Whether there is room, and the owner says so. */
+static bool is_welcome(const struct bly_endpoint *endpoint, bool (*ask)(void *arg))
 {
-    return endpoint->n_welcome <= endpoint->limits->connections &&
-           (!endpoint->ops.ready || endpoint->ops.ready(endpoint->arg));
+    return endpoint->n_welcome <= endpoint->limits->connections && (!ask || ask(endpoint->arg));
 }
 
 static const struct bly_http_verdict *judge_http(const struct bly_endpoint *endpoint, int parsed,
                                                  const char *head,
                                                  const struct bly_http_request *request)
 {
-    bool welcome = is_welcome(endpoint);
     const struct bly_http_terms terms = {
-        .ready = welcome,
-        .welcome = welcome,
+        .ready = is_welcome(endpoint, endpoint->ops.ready),
+        .welcome = is_welcome(endpoint, endpoint->ops.welcome),
         .metrics = endpoint->ops.metrics != NULL,
         .auth = endpoint->ops.auth,
         .now_s = time(NULL),

@@ -29,7 +29,7 @@ struct bly_transport_ops {
     /* The connection has ended, for whatever reason; `conn` is gone after return (what was queued
      * still goes out, for two seconds at most). Exactly once after opened(). */
     void (*closed)(void *user, struct bly_conn *conn, const char *reason);
-    /* For /readyz: true while new connections are welcome. */
+    /* For /readyz: true while new clients are welcome. */
     bool (*ready)(void *arg);
     /* For /metrics: appends them. Optional. */
     void (*metrics)(void *arg, struct bly_buf *buf);
@@ -39,6 +39,8 @@ struct bly_transport_ops {
     void (*refused)(void *arg, const char *peer, int status);
     /* Who may connect; borrowed like the limits. NULL: everybody, on local addresses. */
     const struct bly_auth *auth;
+    /* For an upgrade: true while a connection is taken, if only to go on with what it had begun. */
+    bool (*welcome)(void *arg);
 };
 
 /*

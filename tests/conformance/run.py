@@ -96,7 +96,7 @@ class Server:
     def stop(self):
         """Ends it; returns what was wrong with the end, or None."""
         early = self.process.poll()
-        self.process.send_signal(signal.SIGTERM)
+        self.process.send_signal(signal.SIGINT)  # SIGTERM may wait for what still runs
         try:
             status = self.process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
@@ -105,7 +105,7 @@ class Server:
         why = None
         if early is not None:
             why = f"the server ended with status {early} before the cases did"
-        elif status not in (0, -signal.SIGTERM, 128 + signal.SIGTERM):
+        elif status not in (0, -signal.SIGINT, 128 + signal.SIGINT):
             why = f"the server ended with status {status}"
         if why:
             why += f":\n{self.tail()}"

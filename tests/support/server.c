@@ -219,7 +219,7 @@ void server_stop(struct server *server)
     if (!server)
         return;
     bly_client_free(server->client);
-    (void)kill(server->pid, SIGTERM);
+    (void)kill(server->pid, SIGINT); /* at once: SIGTERM would wait for what still runs */
     status = wait_for_end(server->pid);
     disk_remove_tree(server->dir);
     free(server->dir);

@@ -24,7 +24,7 @@ struct server {
  */
 struct server *server_start(const char *const *extra_args);
 
-/* Ends it: SIGTERM, and asserts that it went with status 0 and left no child behind. NULL is fine.
+/* Ends it: SIGINT, and asserts that it went with status 0 and left no child behind. NULL is fine.
  */
 void server_stop(struct server *server);
 

@@ -149,6 +149,12 @@ static void on_closed(void *arg)
     ((struct fake *)arg)->closed = true;
 }
 
+void fake_drain_begin(struct fake *fake)
+{
+    bly_server_drain(fake->server, on_closed, fake);
+    fake->draining = true;
+}
+
 void fake_end_begin(struct fake *fake)
 {
     if (!fake->ending)
@@ -156,13 +162,27 @@ void fake_end_begin(struct fake *fake)
     fake->ending = true;
 }
 
+void fake_await_end(struct fake *fake)
+{
+    assert_true(fake->draining || fake->ending);
+    while (!fake->closed && uv_run(&fake->loop, UV_RUN_ONCE))
+        ;
+    assert_true(fake->closed);
+}
+
 void fake_end(struct fake *fake)
 {
-    fake_end_begin(fake);
+    if (!fake->closed)
+        fake_end_begin(fake);
     (void)uv_run(&fake->loop, UV_RUN_DEFAULT);
     assert_true(fake->closed);
     fake->server = bly_server_free(fake->server);
     assert_int_equal(uv_loop_close(&fake->loop), 0);
+}
+
+bool fake_is_ready(void)
+{
+    return the_listener.ops.ready(the_listener.arg);
 }
 
 struct bly_conn *fake_connect(struct fake *fake)
@@ -171,6 +191,10 @@ struct bly_conn *fake_connect(struct fake *fake)
 
     assert_non_null(conn);
     conn->fake = fake;
+    if (!the_listener.ops.welcome(the_listener.arg)) {
+        free(conn);
+        return NULL;
+    }
     if (the_listener.ops.opened(the_listener.arg, conn, &conn->user) < 0) {
         free(conn);
         return NULL;

@@ -18,15 +18,19 @@ struct fake {
     uv_loop_t loop;
     struct bly_limits limits; /* may be changed before fake_start() */
     struct bly_server *server;
-    bool ending, closed;
+    bool draining, ending, closed;
 };
 
 void fake_init(struct fake *fake);
 void fake_start(struct fake *fake);
-void fake_end_begin(struct fake *fake); /* closes the server */
+void fake_drain_begin(struct fake *fake); /* drains the server */
+void fake_end_begin(struct fake *fake);   /* closes the server */
+/* Lets the loop run until a server that drains is closed. */
+void fake_await_end(struct fake *fake);
 /* Closes it if that has not begun, and lets the loop run dry. All connections are hung up. */
 void fake_end(struct fake *fake);
 
+bool fake_is_ready(void);                         /* for new clients, as /readyz says */
 struct bly_conn *fake_connect(struct fake *fake); /* NULL: refused */
 void fake_hang_up(struct bly_conn *conn);         /* `conn` is gone */
 

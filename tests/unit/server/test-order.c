@@ -21,6 +21,7 @@ static const struct order_case {
     const char *name;
     const char *steps;
     const char *started;
+    size_t max_in_flight;
 } cases[] = {
     {"a lone request starts at once", "w1", "1"},
     {"reads overlap", "r1 r2 r3", "1 2 3"},
@@ -45,6 +46,10 @@ static const struct order_case {
     {"the last one waiting may end", "w1 w2 -2 w3 -1", "1 3"},
     {"the lane is free again after it ran dry", "w1a -1 w2b", "1 2"},
     {"ending twice does no harm", "w1 w2 -1 -1", "1 2"},
+    {"reads overlap up to the limit", "r1 r2 r3 r4 -2 -1", "1 2 3 4", 2},
+    {"a lane is pipelined up to the limit", "w1a w2a w3a", "1 2", 2},
+    {"a limit of one: one after the other, in order", "r1 r2a r3a -1 -2", "1 2 3", 1},
+    {"a limit of one: what never started makes no room", "r1 r2 r3 -2", "1", 1},
 };
 
 enum { MAX_ENTRIES = 10 };
@@ -65,7 +70,7 @@ static void check_case(void **state)
     static const char lanes[26];
     const struct order_case *c = *state;
     struct bly_order_entry entries[MAX_ENTRIES] = {0};
-    struct bly_order order = {0};
+    struct bly_order order = {.max_in_flight = c->max_in_flight};
     char started[128] = "";
 
     for (const char *step = c->steps; *step; step += strcspn(step, " "), step += *step == ' ') {

@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "fake.h"
 
@@ -251,6 +253,130 @@ static void shutdown_says_goodbye(void **state)
     fake_end(fake);
 }
 
+static void draining_ends_at_once_when_nobody_is_there(void **state)
+{
+    struct fake *fake = *state;
+
+    fake_start(fake);
+    assert_true(fake_is_ready());
+    fake_drain_begin(fake);
+    assert_false(fake_is_ready());
+    fake_await_end(fake);
+    fake_end(fake);
+}
+
+static void draining_begins_nothing_and_goes_on_with_everything(void **state)
+{
+    struct fake *fake = *state;
+    struct bly_conn *old, *new;
+    char id[37];
+
+    fake_start(fake);
+    old = fake_connect(fake);
+    fake_handshake(old, id);
+    fake_drain_begin(fake);
+    assert_false(fake_is_ready());
+    fake_run_for(fake, 20);
+    use(old);
+    expect(old, "ready");
+
+    new = fake_connect(fake);
+    fake_send(new, "{\"id\":1,\"method\":\"initialize\",\"params\":{\"clientName\":\"t\"}}");
+    expect(new, "{\"code\":-32603,\"message\":\"server is draining: ");
+    resume(new, id);
+    expect(new, "-32010");
+    assert_true(fake_answer_probe(old, false));
+    resume(new, id);
+    expect(new, "sessionId");
+    use(new);
+    expect(new, "ready");
+    assert_int_equal(fake_close_code(new), 0);
+
+    fake_hang_up(old);
+    fake_hang_up(new);
+    fake_await_end(fake);
+    fake_end(fake);
+}
+
+static void draining_has_a_limit(void **state)
+{
+    struct fake *fake = *state;
+    struct bly_conn *conn;
+
+    fake->limits.drain_ms = 30;
+    fake_start(fake);
+    conn = fake_connect(fake);
+    fake_handshake(conn, NULL);
+    fake_drain_begin(fake);
+    assert_int_equal(fake_close_code(conn), 0);
+    fake_run_for(fake, 100);
+    assert_int_equal(fake_close_code(conn), 1001);
+    fake_hang_up(conn);
+    fake_await_end(fake);
+    fake_end(fake);
+}
+
+static void draining_without_time_is_an_end(void **state)
+{
+    struct fake *fake = *state;
+    struct bly_conn *conn;
+
+    fake->limits.drain_ms = 0;
+    fake_start(fake);
+    conn = fake_connect(fake);
+    fake_handshake(conn, NULL);
+    fake_drain_begin(fake);
+    fake_run_for(fake, 1);
+    assert_int_equal(fake_close_code(conn), 1001);
+    fake_hang_up(conn);
+    fake_await_end(fake);
+    fake_end(fake);
+}
+
+static void draining_waits_for_changes_nobody_waits_for(void **state)
+{
+    struct fake *fake = *state;
+    struct bly_conn *conn;
+    char text[256], path[] = "/tmp/bailey-drain-XXXXXX";
+    int fd = mkstemp(path);
+    struct stat st;
+
+    assert_true(fd >= 0);
+    fake_start(fake);
+    conn = fake_connect(fake);
+    fake_handshake(conn, NULL);
+    (void)snprintf(text, sizeof(text),
+                   "{\"id\":2,\"method\":\"fs/writeFile\",\"params\":{\"path\":\"%s\","
+                   "\"dataBase64\":\"eHh4\"}}",
+                   path);
+    fake_send(conn, text);
+    fake_drain_begin(fake);
+    fake_hang_up(conn);
+    fake_await_end(fake);
+    assert_int_equal(fstat(fd, &st), 0);
+    assert_int_equal(st.st_size, 3);
+    assert_int_equal(unlink(path), 0);
+    (void)close(fd);
+    fake_end(fake);
+}
+
+static void an_end_may_cut_a_drain_short(void **state)
+{
+    struct fake *fake = *state;
+    struct bly_conn *conn;
+
+    fake_start(fake);
+    conn = fake_connect(fake);
+    fake_handshake(conn, NULL);
+    fake_drain_begin(fake);
+    fake_run_for(fake, 1);
+    assert_int_equal(fake_close_code(conn), 0);
+    fake_end_begin(fake);
+    assert_int_equal(fake_close_code(conn), 1001);
+    fake_hang_up(conn);
+    fake_end(fake);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -266,6 +392,15 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(sessions_have_a_limit, setup, teardown),
         cmocka_unit_test_setup_teardown(shutdown_says_goodbye, setup, teardown),
+        cmocka_unit_test_setup_teardown(draining_ends_at_once_when_nobody_is_there, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(draining_begins_nothing_and_goes_on_with_everything, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(draining_has_a_limit, setup, teardown),
+        cmocka_unit_test_setup_teardown(draining_without_time_is_an_end, setup, teardown),
+        cmocka_unit_test_setup_teardown(draining_waits_for_changes_nobody_waits_for, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(an_end_may_cut_a_drain_short, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -413,6 +413,24 @@ static void a_client_that_is_gone_slows_nothing(void **state)
     fake_process_says("more");
 }
 
+static void draining_waits_for_what_runs(void **state)
+{
+    struct stage *stage = *state;
+
+    ask(stage, 2, "start", START);
+    fake_process_started();
+    fake_hang_up(stage->conn);
+    stage->conn = NULL;
+    fake_drain_begin(&stage->fake);
+    fake_run_for(&stage->fake, 20);
+    assert_false(stage->fake.closed);
+    fake_process_exits(0); /* its output may still come */
+    fake_run_for(&stage->fake, 20);
+    assert_false(stage->fake.closed);
+    fake_process_closes();
+    fake_await_end(&stage->fake);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -437,6 +455,7 @@ int main(void)
         TEST(processes_have_a_limit),
         TEST(a_slow_client_slows_its_processes),
         TEST(a_client_that_is_gone_slows_nothing),
+        TEST(draining_waits_for_what_runs),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -163,6 +163,7 @@ static const struct bly_transport_ops ops = {
     .drained = on_drained,
     .closed = on_closed,
     .ready = on_ready,
+    .welcome = on_ready,
 };
 
 static void on_stop(uv_async_t *async)
