@@ -139,7 +139,7 @@ static void on_drained(void *user, struct bly_conn *conn)
     connection->flooded = false;
     if (bly_connection_attached(connection))
         bly_session_pause(connection->session, false);
-    update_reading(connection);
+    bly_connection_pump(connection);
 }
 
 /* ---- what comes in -------------------------------------------------------------------------- */
@@ -343,6 +343,8 @@ static bool pump_one(struct bly_connection *connection, struct bly_call *call)
         bly_call_done(call); /* nobody waits for it, and it has not begun */
         return true;
     }
+    if (connection->flooded)
+        return false; /* its answer would only add to what is not read */
     if (call->session->ended) {
         fail_ended(call);
         return true;
