@@ -259,6 +259,7 @@ static void handle_request(struct bly_connection *connection, const struct bly_m
         bly_connection_pump(connection);
     } else {
         method->run(call);
+        update_reading(connection); /* it may have to wait, like a write without room */
     }
 }
 

@@ -353,6 +353,23 @@ static void a_write_that_waits_holds_up_nothing(void **state)
     expect(stage, "{\"id\":3,\"result\":{\"status\":\"accepted\"}}");
 }
 
+static void writes_that_wait_count_as_requests(void **state)
+{
+    struct stage *stage = *state;
+
+    stage->fake.limits.requests_in_flight = 2;
+    ask(stage, 2, "start", START);
+    fake_process_started();
+    expect(stage, "{\"id\":2,");
+    fake_process_is_full();
+    ask(stage, 3, "write", ",\"chunk\":\"YQ==\"");
+    assert_false(fake_is_paused(stage->conn));
+    ask(stage, 4, "write", ",\"chunk\":\"YQ==\"");
+    assert_true(fake_is_paused(stage->conn));
+    fake_process_takes();
+    assert_false(fake_is_paused(stage->conn));
+}
+
 static void a_finished_process_is_kept_for_a_while(void **state)
 {
     struct stage *stage = *state;
@@ -451,6 +468,7 @@ int main(void)
         TEST(waiting_ends_in_time),
         TEST(readers_that_wait_do_not_count_as_requests),
         TEST(a_write_that_waits_holds_up_nothing),
+        TEST(writes_that_wait_count_as_requests),
         TEST(a_finished_process_is_kept_for_a_while),
         TEST(processes_have_a_limit),
         TEST(a_slow_client_slows_its_processes),
