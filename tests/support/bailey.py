@@ -109,6 +109,7 @@ class Client:
         self.sock.connect((host.strip("[]"), int(port)))
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.buffer = bytearray()
+        self.largest_frame = 0
         self.answers = {}
         self.notifications = []
         self.next_id = 1
@@ -152,6 +153,7 @@ class Client:
             n = struct.unpack("!H", self.take(2))[0]
         elif n == 127:
             n = struct.unpack("!Q", self.take(8))[0]
+        self.largest_frame = max(self.largest_frame, n)
         return first & 0x80, first & 0x0F, self.take(n)
 
     def receive(self):
@@ -175,11 +177,11 @@ class Client:
     def text(message):
         return json.dumps(message, separators=(",", ":")).encode()
 
-    def request(self, method, params=None):
-        """(id, frame) of a request that is not sent yet."""
+    def request(self, method, params):
+        """(id, frame) of a request that is not sent yet; `params` may be anything."""
         number = self.next_id
         self.next_id += 1
-        return number, frame(TEXT, self.text({"id": number, "method": method, "params": params or {}}))
+        return number, frame(TEXT, self.text({"id": number, "method": method, "params": params}))
 
     def send(self, method, params=None):
         number, data = self.request(method, params)
@@ -197,6 +199,7 @@ class Client:
 
     def take_message(self):
         message = self.receive()
+        expect(not ("id" in message and "method" in message), "the server sent a request, which no client survives")
         if "id" in message:
             self.answers[message["id"]] = message
         else:
@@ -385,14 +388,16 @@ def await_block(pid):
 class Server:
     """exec-server in a process and a directory of its own."""
 
-    def __init__(self, *options, listen="ws://127.0.0.1:0", stdin=subprocess.DEVNULL):
+    def __init__(self, *options, listen="ws://127.0.0.1:0", stdin=subprocess.DEVNULL, under=(), env=None):
+        """`under`: words in front of the command; `env`: more variables."""
         self.mark = "mark-" + uuid.uuid4().hex
         self.dir = os.path.realpath(tempfile.mkdtemp(prefix="bailey-test-", dir="/var/tmp"))
         os.chmod(self.dir, 0o755)
-        environment = {k: v for k, v in os.environ.items() if k != "TMPDIR"}
+        environment = {k: v for k, v in os.environ.items() if k != "TMPDIR"} | (env or {})
         self.log = open(os.path.join(self.dir, "log"), "w+b")
-        self.process = subprocess.Popen([BAILEY, "exec-server", "--listen", listen, *map(str, options)], cwd=self.dir,
-                                        env=environment, stdin=stdin, stdout=subprocess.PIPE, stderr=self.log)
+        self.process = subprocess.Popen([*under, BAILEY, "exec-server", "--listen", listen, *map(str, options)],
+                                        cwd=self.dir, env=environment, stdin=stdin, stdout=subprocess.PIPE,
+                                        stderr=self.log)
         self.pid = self.process.pid
         self.url = self.process.stdout.readline().decode().strip()
         expect(self.url.startswith("ws://"), "the server did not start: " + self.said())

@@ -1,6 +1,8 @@
 #include "transport/transport.h"
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -84,6 +86,35 @@ static void upgrade_answers_with_the_accept_value(void **state)
     assert_memory_equal(head, "HTTP/1.1 101 Switching Protocols\r\n", 34);
     assert_non_null(strstr(head, "\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"));
     raw_expect_text(fd, "hi");
+}
+
+/* The server's end of a connection: it runs on a thread of ours. */
+static int other_end(int fd)
+{
+    struct sockaddr_in ours, peer;
+    socklen_t len = sizeof(ours);
+
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&ours, &len), 0);
+    for (int other = 3; other < 1024; other++) {
+        len = sizeof(peer);
+        if (getpeername(other, (struct sockaddr *)&peer, &len) == 0 && peer.sin_family == AF_INET &&
+            peer.sin_port == ours.sin_port)
+            return other;
+    }
+    fail_msg("the other end is not in this process");
+    return -1;
+}
+
+/* Else the second of two answers waits until the first one is acknowledged. */
+static void small_messages_do_not_wait(void **state)
+{
+    bly_autofd int fd = raw_upgrade(port);
+    int on = 0;
+    socklen_t len = sizeof(on);
+
+    (void)state;
+    assert_int_equal(getsockopt(other_end(fd), IPPROTO_TCP, TCP_NODELAY, &on, &len), 0);
+    assert_int_not_equal(on, 0);
 }
 
 static void text_binary_and_fragments_are_echoed_as_text(void **state)
@@ -665,6 +696,7 @@ static void check_bad_url(void **state)
 
 static const struct CMUnitTest fixed[] = {
     ON(start_default, upgrade_answers_with_the_accept_value),
+    ON(start_default, small_messages_do_not_wait),
     ON(start_default, text_binary_and_fragments_are_echoed_as_text),
     ON(start_default, twenty_mib_in_one_frame_come_back_in_frames_of_eight),
     ON(start_default, a_close_frame_is_answered_with_the_same_code),
