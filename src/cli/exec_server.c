@@ -273,6 +273,8 @@ static void stop_watching_input(struct running *running)
 
 static void begin_drain(struct running *running, const char *reason)
 {
+    if (running->draining || running->ending)
+        return;
     running->draining = true;
     bly_log(BLY_LOG_INFO, "server-ending", "reason=\"%s\" drain=1", reason);
     stop_watching_input(running);
@@ -281,6 +283,8 @@ static void begin_drain(struct running *running, const char *reason)
 
 static void begin_end(struct running *running, const char *reason)
 {
+    if (running->ending)
+        return;
     running->ending = true;
     bly_log(BLY_LOG_INFO, "server-ending", "reason=\"%s\" drain=0", reason);
     stop_watching_input(running);
