@@ -11,7 +11,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 
-from bailey import Closed, Server, await_block, expect, marked, run, until  # noqa: E402
+from bailey import Closed, RpcError, Server, await_block, expect, marked, run, until  # noqa: E402
 
 MIB = 1 << 20
 QUEUE = 1 * MIB  # --max-output-queue-bytes
@@ -133,9 +133,47 @@ def many_answers_nobody_reads():
         client.close()
 
 
+def flood(client, path):
+    """Asks for more than it reads, until the server does not read it any more."""
+    client.sock.settimeout(1)
+    try:
+        while True:
+            client.send("fs/readFile", {"path": path})
+    except TimeoutError:
+        client.sock.settimeout(60)
+
+
+def come_back(server, session):
+    client = server.connect()
+    try:
+        return client.initialize(session)
+    except RpcError as error:
+        client.close()
+        expect(error.code == -32010, str(error))
+        return None
+
+
+def flooded_client_comes_back(leaves):
+    """The end of a client is noticed although nothing is read from it; one that hangs is replaced after the probe."""
+    with Server("--max-output-queue-bytes", QUEUE, "--probe-ms", 300, env=SMALL) as server:
+        path = os.path.join(server.dir, "big")
+        with open(path, "wb") as f:
+            f.write(bytes(MIB // 2))
+        old = server.client()
+        flood(old, path)
+        if leaves:
+            old.drop()
+        new = until(lambda: come_back(server, old.session), "the session to be free")
+        expect(new.call("environment/status") == {"status": "ready"}, "it works")
+        new.close()
+        old.close()
+
+
 run([
     ("a stalled reader holds up its own process, loses nothing, and costs little", stalled_reader),
     ("a stalled reader can still end its process", stalled_reader_may_still_ask),
     ("a stalled reader that leaves sets its process free", stalled_reader_that_leaves),
     ("answers that nobody reads have a bound", many_answers_nobody_reads),
+    ("a client that is not read from may leave, and come back", lambda: flooded_client_comes_back(True)),
+    ("a client that is not read from and hangs is replaced", lambda: flooded_client_comes_back(False)),
 ], jobs=2)
