@@ -240,7 +240,8 @@ def a_session_leaves_nothing(walled):
         until(lambda: not marked(server.mark), "the end of the processes")
         until(lambda: server.descendants() == family, "the end of spawner and helpers")
         with server.connect() as late:
-            code = late.fails("initialize", {"clientName": "t", "resumeSessionId": client.session}, "unknown session id")
+            params = {"clientName": "t", "resumeSessionId": client.session}
+            code = late.fails("initialize", params, "unknown session id")
             expect(code == -32600, f"code {code}")
             late.initialize()
 

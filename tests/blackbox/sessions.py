@@ -137,7 +137,7 @@ def retention():
         client.drop()
         back, _ = resume(server, client.session)
         after = 0
-        while not (answer := back.read("p", afterSeq=after, waitMs=10000))["chunks"] or not text(answer).endswith(b"end\n"):
+        while not text(answer := back.read("p", afterSeq=after, waitMs=10000)).endswith(b"end\n"):
             after = max([after, *seqs(answer)])
         back.close()  # all of it has been written, and read by the server
         third, _ = resume(server, client.session)
