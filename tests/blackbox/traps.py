@@ -217,7 +217,8 @@ def ignored_signals():
         with server.client() as client:
             for tty in (False, True):
                 client.start(f"p{tty}", ["/bin/sh", "-c", "grep -E '^Sig(Ign|Blk)' /proc/self/status"], tty=tty)
-                said = base64.b64decode(client.notification("process/output", f"p{tty}")["chunk"])
+                client.notification("process/closed", f"p{tty}")
+                said = b"".join(base64.b64decode(c["chunk"]) for c in client.read(f"p{tty}")["chunks"])
                 expect(len(re.findall(rb"Sig(?:Ign|Blk):\s+0+\s", said)) == 2, str(said))
             client.start("loop", ["/bin/sh", "-c", "sleep 1000 & wait"])
             client.call("process/signal", {"processId": "loop", "signal": "interrupt"})

@@ -27,6 +27,7 @@ static int setup(void **state)
     fake_process_reset();
     fake_init(&stage->fake);
     stage->fake.limits.finished_ms = 50;
+    stage->fake.limits.drain_ms = 86400000;
     stage->fake.limits.processes = 2;
     stage->fake.limits.output_queue_bytes = 65536;
     fake_start(&stage->fake);
