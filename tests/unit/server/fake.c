@@ -223,6 +223,7 @@ void fake_send(struct bly_conn *conn, const char *text)
 static void on_timer(uv_timer_t *timer)
 {
     *(bool *)timer->data = true;
+    uv_stop(timer->loop); /* else this round would still wait for the next timer */
 }
 
 static void run_until(struct fake *fake, uint64_t ms, const struct bly_conn *conn)
