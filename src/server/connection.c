@@ -402,14 +402,14 @@ void bly_connection_probe(struct bly_connection *connection)
                        connection) == 0;
 }
 
-/* Reads stop, changes under way are completed, what waits for a process keeps waiting. */
+/* Reads stop, and so do changes of whole trees; other changes under way are completed. */
 static void cancel_calls(struct bly_connection *connection)
 {
     struct bly_call *call, *next;
 
     for (call = TAILQ_FIRST(&connection->calls); call; call = next) {
         next = TAILQ_NEXT(call, link);
-        if (call->fs_call && (call->method->flags & BLY_METHOD_READS))
+        if (call->fs_call && (call->method->flags & BLY_METHOD_STOPS))
             bly_fs_cancel(call->fs_call);
         else if (call->parked)
             bly_call_done(call);

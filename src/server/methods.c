@@ -6,7 +6,8 @@
 enum {
     HANDSHAKE = BLY_METHOD_HANDSHAKE,
     CHANGES = BLY_METHOD_ORDERED,
-    READS = BLY_METHOD_ORDERED | BLY_METHOD_READS,
+    CHANGES_TREES = BLY_METHOD_ORDERED | BLY_METHOD_STOPS, /* and may take very long */
+    READS = BLY_METHOD_ORDERED | BLY_METHOD_READS | BLY_METHOD_STOPS,
     AT_ONCE = 0,
     PAYLOAD = BLY_METHOD_PAYLOAD,
 };
@@ -33,8 +34,8 @@ const struct bly_method bly_methods[] = {
     FS("fs/createDirectory", BLY_FS_CREATE_DIRECTORY, CHANGES),
     FS("fs/getMetadata", BLY_FS_GET_METADATA, READS),
     FS("fs/readDirectory", BLY_FS_READ_DIRECTORY, READS),
-    FS("fs/remove", BLY_FS_REMOVE, CHANGES),
-    FS("fs/copy", BLY_FS_COPY, CHANGES),
+    FS("fs/remove", BLY_FS_REMOVE, CHANGES_TREES),
+    FS("fs/copy", BLY_FS_COPY, CHANGES_TREES),
     FS("fs/canonicalize", BLY_FS_CANONICALIZE, READS),
     FS("fs/walk", BLY_FS_WALK, READS),
     FS("fs/open", BLY_FS_OPEN, CHANGES), /* makes a handle that the next request may use */

@@ -6,6 +6,7 @@ Nothing here measures time. A slow request is one that waits for the test, or on
 
 import base64
 import os
+import shutil
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
@@ -185,6 +186,38 @@ def limit_of_one_is_per_connection():
         expect(in_order_of_arrival(client, numbers) == numbers, "one after the other")
 
 
+def count_files(top):
+    return sum(len(files) for _, _, files in os.walk(top))
+
+
+def abandon_copy(server, top, sandbox):
+    """Begins to copy a tree and leaves; how many files are there in the end."""
+    to = os.path.join(server.dir, "copy")
+    shutil.rmtree(to, ignore_errors=True)
+    with server.client() as client:
+        client.send("fs/copy", {"sourcePath": top, "destinationPath": to, "recursive": True,
+                                "sandbox": wall(server.dir) if sandbox else None})
+        until(lambda: count_files(to) > 0, "the copy has begun")
+    with server.client() as client:  # in line behind nothing, but handled after the end of the other connection
+        client.call("environment/status")
+    counts = [-1]
+
+    def has_stopped():
+        counts.append(count_files(to))
+        return counts[-1] == counts[-2]
+
+    until(has_stopped, "the copy has stopped", every_s=0.3)
+    return counts[-1]
+
+
+def trees_are_left_alone(sandbox):
+    """A request that may take very long ends when nobody waits for it any more."""
+    with Server() as server:
+        top = grow_tree(server)
+        total = count_files(top)
+        until(lambda: abandon_copy(server, top, sandbox) < total, "a copy that its client leaves in time")
+
+
 run([
     ("every file request sees those before it", lambda: effects_in_order(False)),
     ("every file request sees those before it, behind a wall", lambda: effects_in_order(True)),
@@ -196,4 +229,6 @@ run([
     ("control requests do not wait for a slow file request", control_overtakes_files),
     ("--concurrent-requests 1: one after the other", one_at_a_time),
     ("--concurrent-requests is about one connection", limit_of_one_is_per_connection),
+    ("the copy of a tree ends with its client", lambda: trees_are_left_alone(False)),
+    ("the copy of a tree ends with its client, behind a wall", lambda: trees_are_left_alone(True)),
 ])

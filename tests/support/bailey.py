@@ -66,7 +66,7 @@ def expect(condition, what):
         raise Failure(what)
 
 
-def until(predicate, what, seconds=PATIENCE_S):
+def until(predicate, what, seconds=PATIENCE_S, every_s=0.01):
     """Waits for something that announces itself in no other way; returns what `predicate` gave."""
     end = time.monotonic() + seconds
     while True:
@@ -75,7 +75,7 @@ def until(predicate, what, seconds=PATIENCE_S):
             return value
         if time.monotonic() > end:
             raise Failure("waited in vain for: " + what)
-        time.sleep(0.01)
+        time.sleep(every_s)
 
 
 # ---- the client
