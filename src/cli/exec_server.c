@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <signal.h>
@@ -17,13 +18,19 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "cli/cli.h"
+#include "cli/listen.h"
 #include "cli/server_auth.h"
 #include "launcher/launcher.h"
 #include "server/environment.h"
 #include "server/server.h"
+#include "transport/pump.h"
+#include "transport/systemd.h"
+
+static const char exit_variable[] = "CODEX_EXEC_SERVER_EXIT_ON_STDIN_CLOSE";
 
 struct settings {
-    const char *listen;
+    struct bly_cli_listens listens;
+    bool any_path;
     struct bly_runtime_paths paths;
     struct bly_limits limits;
     struct bly_auth_options auth;
@@ -35,7 +42,13 @@ struct settings {
 
 static int set_listen(struct settings *settings, const char *value)
 {
-    settings->listen = value;
+    return bly_cli_listen_add(&settings->listens, value);
+}
+
+static int set_any_path(struct settings *settings, const char *value)
+{
+    (void)value;
+    settings->any_path = true;
     return 0;
 }
 
@@ -114,7 +127,11 @@ static const struct setting {
     const char *sentence;
     size_t text; /* where in struct settings the argument goes as it is, unless it is empty */
 } table[] = {
-    {"listen", "URL", set_listen, "where to listen, ws://IP:PORT (ws://127.0.0.1:0)"},
+    {"listen", "URL", set_listen,
+     "where to listen: ws://IP:PORT, unix:///PATH, stdio, or systemd for the sockets it passes;\n"
+     "        may be repeated (ws://127.0.0.1:0, or what systemd passes)"},
+    {"any-path", NULL, set_any_path,
+     "take connections on every path, for proxies that route by it"},
     {"ws-auth", "MODE", set_ws_auth,
      "ask every client for a token: capability-token or signed-bearer-token"},
     {"ws-token-file", "PATH", NULL, "capability-token: the file with the token",
@@ -142,8 +159,8 @@ static const struct setting {
 void bly_cli_exec_server_help(FILE *out)
 {
     (void)fputs("usage: bailey exec-server [OPTION...]\n\n"
-                "Serves agents until SIGTERM, SIGINT or SIGHUP. Prints one line, the URL it\n"
-                "listens on, to stdout; everything else goes to stderr.\n\n",
+                "Serves agents until SIGTERM, SIGINT or SIGHUP. Prints the URLs it listens on to\n"
+                "stdout, a line each; everything else goes to stderr.\n\n",
                 out);
     for (size_t i = 0; i < BLY_LEN(table); i++)
         (void)fprintf(out, "  --%s%s%s\n        %s\n", table[i].name, table[i].argument ? " " : "",
@@ -224,6 +241,21 @@ static int parse(struct settings *settings, int argc, char **argv)
     return 0;
 }
 
+/* Upstream's other way to say it, which takes exactly these two words. */
+static int read_environment(struct settings *settings)
+{
+    const char *value = getenv(exit_variable); /* NOLINT(concurrency-mt-unsafe) */
+
+    if (!value || strcmp(value, "false") == 0)
+        return 0;
+    if (strcmp(value, "true") != 0) {
+        (void)fprintf(stderr, "bailey: %s wants true or false, not '%s'\n", exit_variable, value);
+        return -EINVAL;
+    }
+    settings->exit_on_stdin_close = true;
+    return 0;
+}
+
 /* ---- running -------------------------------------------------------------------------------- */
 
 static const int end_signals[] = {SIGTERM, SIGINT, SIGHUP};
@@ -236,8 +268,10 @@ struct running {
     struct bly_launcher *launcher;
     struct bly_server *server;
     uv_signal_t signals[BLY_LEN(end_signals)];
-    uv_poll_t input;
-    bool polling_input, draining, ending;
+    struct bly_systemd systemd;
+    struct bly_pump *input; /* with --exit-on-stdin-close */
+    bool draining, ending;
+    int status; /* to exit with */
 };
 
 static void on_launcher_death(void *arg)
@@ -264,11 +298,12 @@ static void on_server_closed(void *arg)
     bly_launcher_close(running->launcher, on_launcher_closed, running);
 }
 
-static void stop_watching_input(struct running *running)
+/* What both ways to end begin with. */
+static void prepare_end(struct running *running)
 {
-    if (running->polling_input)
-        uv_close((uv_handle_t *)&running->input, NULL);
-    running->polling_input = false;
+    bly_systemd_notify(&running->systemd, "STOPPING=1");
+    if (running->input)
+        bly_pump_close(bly_take_ptr(&running->input), 0, NULL, NULL);
 }
 
 static void begin_drain(struct running *running, const char *reason)
@@ -277,7 +312,7 @@ static void begin_drain(struct running *running, const char *reason)
         return;
     running->draining = true;
     bly_log(BLY_LOG_INFO, "server-ending", "reason=\"%s\" drain=1", reason);
-    stop_watching_input(running);
+    prepare_end(running);
     bly_server_drain(running->server, on_server_closed, running);
 }
 
@@ -287,7 +322,7 @@ static void begin_end(struct running *running, const char *reason)
         return;
     running->ending = true;
     bly_log(BLY_LOG_INFO, "server-ending", "reason=\"%s\" drain=0", reason);
-    stop_watching_input(running);
+    prepare_end(running);
     bly_server_close(running->server, on_server_closed, running);
 }
 
@@ -305,25 +340,28 @@ static void on_signal(uv_signal_t *handle, int signum)
         begin_end(running, reason);
 }
 
-static void on_input(uv_poll_t *handle, int status, int events)
+static void on_stdio_ended(void *arg, bool violation)
 {
-    char unused[4096];
-    ssize_t n = status < 0 ? 0 : read(STDIN_FILENO, unused, sizeof(unused));
+    struct running *running = arg;
 
-    (void)events;
-    if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
-        begin_drain(handle->data, "stdin closed");
+    if (violation)
+        running->status = BLY_EXIT_FAILED;
+    begin_end(running, violation ? "protocol violation" : "stdio ended");
+}
+
+static void on_input_end(void *arg)
+{
+    begin_drain(arg, "stdin closed");
 }
 
 static int watch_input(struct running *running)
 {
-    int r = uv_poll_init(&running->loop, &running->input, STDIN_FILENO);
+    int fd = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
 
-    if (r < 0)
-        return r;
-    running->polling_input = true;
-    running->input.data = running;
-    return uv_poll_start(&running->input, UV_READABLE | UV_DISCONNECT, on_input);
+    if (fd < 0)
+        return -errno;
+    return bly_pump_start(&running->loop, BLY_PUMP_SINK, fd, -EBADF, on_input_end, running,
+                          &running->input);
 }
 
 /* Many connections and processes; the launcher has kept the old limit for what it starts. */
@@ -360,7 +398,11 @@ static int start(struct running *running, struct bly_err *err)
         .environment = &running->facts.environment,
         .auth = &running->auth,
         .environ = environ,
+        .any_path = running->settings.any_path,
+        .stdio_ended = on_stdio_ended,
+        .arg = running,
     };
+    const struct bly_cli_listens *listens = &running->settings.listens;
     int r;
 
     /* First of all: the launcher inherits nothing of what follows, and there are no threads. */
@@ -381,13 +423,26 @@ static int start(struct running *running, struct bly_err *err)
     if (r < 0)
         return r;
     config.launcher = running->launcher;
-    r = bly_server_start(&config, running->settings.listen, &running->server, err);
+    r = bly_server_start(&config, listens->listens, listens->n_listens, &running->server, err);
     if (r < 0)
         return r;
     r = watch_signals(running);
-    if (r == 0 && running->settings.exit_on_stdin_close)
+    if (r == 0 && running->settings.exit_on_stdin_close && !listens->stdio)
         r = watch_input(running);
     return r < 0 ? bly_fail_sys(err, -r, "cannot watch signals or stdin") : 0;
+}
+
+/* Where we are, for whoever started us. */
+static void announce(const struct running *running)
+{
+    for (size_t i = 0; i < running->settings.listens.n_listens; i++) {
+        const char *url = bly_server_url(running->server, i);
+
+        if (url)
+            (void)printf("%s\n", url);
+    }
+    (void)fflush(stdout);
+    bly_systemd_notify(&running->systemd, "READY=1");
 }
 
 static int serve(struct running *running)
@@ -401,28 +456,59 @@ static int serve(struct running *running)
         bly_cli_error(&err);
         return BLY_EXIT_FAILED; /* the launcher ends when its socket does */
     }
-    (void)printf("%s\n", bly_server_url(running->server));
-    (void)fflush(stdout);
-
+    announce(running);
     (void)uv_run(&running->loop, UV_RUN_DEFAULT);
     bly_server_free(running->server);
     bly_environment_facts_deinit(&running->facts);
     bly_auth_deinit(&running->auth);
     (void)uv_loop_close(&running->loop);
-    return 0;
+    return running->status;
+}
+
+/* What is opened from now on must not become standard input or output by accident. */
+static void fill_standard_descriptors(void)
+{
+    int fd;
+
+    do
+        fd = open("/dev/null", O_RDWR); /* NOLINT(android-cloexec-open): it takes 0, 1 or 2 */
+    while (fd >= 0 && fd <= STDERR_FILENO);
+    (void)bly_close(fd);
+}
+
+/* Takes what systemd passed, before anything else is opened. Returns an exit status. */
+static int prepare(struct running *running)
+{
+    struct bly_err err;
+    int r;
+
+    fill_standard_descriptors();
+    bly_err_clear(&err);
+    r = bly_systemd_take(&running->systemd, &err);
+    if (r == 0) {
+        r = bly_cli_listen_resolve(&running->settings.listens, &running->systemd, &err);
+        bly_systemd_deinit(&running->systemd);
+        if (r == -EINVAL) {
+            (void)fprintf(stderr, "bailey: %s\n", err.text);
+            return BLY_EXIT_USAGE;
+        }
+    }
+    if (r < 0)
+        bly_cli_error(&err);
+    return r < 0 ? BLY_EXIT_FAILED : 0;
 }
 
 int bly_cli_exec_server(int argc, char **argv)
 {
     static struct running running; /* the loop's handles live here */
     struct settings *settings = &running.settings;
+    int status;
 
-    settings->listen = "ws://127.0.0.1:0";
     settings->paths.self_exe = "/proc/self/exe";
     settings->paths.linux_sandbox_exe = "/proc/self/exe";
     bly_limits_defaults(&settings->limits);
     bly_log_set_level(BLY_LOG_WARN);
-    if (parse(settings, argc, argv) < 0) {
+    if (read_environment(settings) < 0 || parse(settings, argc, argv) < 0) {
         (void)fputs("Try 'bailey help exec-server'.\n", stderr);
         return BLY_EXIT_USAGE;
     }
@@ -430,5 +516,6 @@ int bly_cli_exec_server(int argc, char **argv)
         bly_cli_exec_server_help(stdout);
         return 0;
     }
-    return serve(&running);
+    status = prepare(&running);
+    return status ? status : serve(&running);
 }

@@ -19,7 +19,7 @@ int bly_connection_new(struct bly_server *server, struct bly_conn *conn,
         return -ENOMEM;
     connection->server = server;
     connection->conn = conn;
-    connection->is_stdio = strcmp(bly_conn_peer(conn), "stdio") == 0;
+    connection->is_stdio = bly_conn_is_stdio(conn);
     if (connection->is_stdio)
         server->metrics.stdios_total++;
     else
@@ -124,6 +124,7 @@ void bly_connection_close(struct bly_connection *connection, uint16_t code, cons
     if (!connection->conn || connection->closing)
         return;
     connection->closing = true;
+    connection->violated = code == BLY_CLOSE_POLICY;
     /* The closing handshake may take its time; the session need not wait for it. */
     if (bly_connection_attached(connection))
         bly_session_detach(connection->session);
@@ -375,6 +376,8 @@ void bly_connection_pump(struct bly_connection *connection)
     connection->pumping = false;
 
     update_reading(connection);
+    if (connection->ended && bly_order_is_empty(&connection->order))
+        bly_connection_close(connection, BLY_CLOSE_NORMAL, "end of file");
     if (!connection->conn && TAILQ_EMPTY(&connection->calls))
         connection_free(connection);
 }
@@ -416,9 +419,21 @@ static void cancel_calls(struct bly_connection *connection)
     }
 }
 
+/* What takes effect in order is still answered, like at the reference server; the rest is not. */
+static bool on_ended(void *user, struct bly_conn *conn)
+{
+    struct bly_connection *connection = user;
+
+    (void)conn;
+    connection->ended = true;
+    return !bly_order_is_empty(&connection->order);
+}
+
 static void on_closed(void *user, struct bly_conn *conn, const char *reason)
 {
     struct bly_connection *connection = user;
+    const struct bly_server_config *config = &connection->server->config;
+    bool is_stdio = connection->is_stdio, violated = connection->violated;
     struct bly_handle *handle;
 
     bly_log(BLY_LOG_INFO, "connection-closed", "peer=\"%s\" reason=\"%s\"", bly_conn_peer(conn),
@@ -434,10 +449,14 @@ static void on_closed(void *user, struct bly_conn *conn, const char *reason)
     cancel_calls(connection);
     connection->pumping = false;
     bly_connection_pump(connection);
+
+    if (is_stdio && config->stdio_ended)
+        config->stdio_ended(config->arg, violated);
 }
 
 const struct bly_transport_ops bly_connection_ops = {
     .message = on_message,
     .drained = on_drained,
+    .ended = on_ended,
     .closed = on_closed,
 };

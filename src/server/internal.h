@@ -30,6 +30,7 @@ struct bly_session;
 struct bly_task;
 
 enum {
+    BLY_CLOSE_NORMAL = 1000,
     BLY_CLOSE_GOING_AWAY = 1001,
     BLY_CLOSE_POLICY = 1008,
     BLY_CLOSE_TOO_BIG = 1009,
@@ -47,7 +48,9 @@ TAILQ_HEAD(bly_call_queue, bly_call);
 
 struct bly_server {
     struct bly_server_config config;
-    struct bly_listener *listener;
+    struct bly_endpoint *endpoint;
+    struct bly_listener *listeners[BLY_LISTENERS_MAX];
+    size_t n_listeners, n_listening; /* n_listening: whose handles are not gone yet */
     struct bly_planner *planner;
     struct bly_ring *empty_ring; /* what a process that has not started yet has said */
     size_t n_helpers;            /* of all sessions, kept by fs */
@@ -58,7 +61,7 @@ struct bly_server {
     uv_timer_t linger;                /* bounds the wait for closing handshakes at the end */
     uv_timer_t drain_timer;           /* valid while draining */
     uint64_t drain_ends;              /* loop time */
-    bool draining, closing, listener_gone, linger_gone;
+    bool draining, closing, linger_gone;
     void (*closed)(void *arg);
     void *closed_arg;
 };
@@ -90,6 +93,8 @@ struct bly_connection {
     size_t n_calls, n_parked;    /* parked: process/read that waits; not part of n_calls */
     size_t call_bytes;           /* message text held by calls */
     bool closing;                /* bly_conn_close() was called: nothing more is listened to */
+    bool violated;               /* that was because the client broke the protocol */
+    bool ended;                  /* the client says no more, and waits for answers */
     bool congested, flooded;     /* unsent bytes above the limit, above twice the limit */
     bool reading_paused;
     bool probing;

@@ -92,3 +92,8 @@ void bly_order_done(struct bly_order *order, struct bly_order_entry *entry)
     if (order->in_flight == 0)
         order->lane = NULL;
 }
+
+bool bly_order_is_empty(const struct bly_order *order)
+{
+    return !order->first && order->in_flight == 0;
+}

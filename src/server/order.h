@@ -32,6 +32,9 @@ void bly_order_add(struct bly_order *order, struct bly_order_entry *entry, bool 
 /* The first one waiting, NULL when there is none. Its lane may be set now. */
 struct bly_order_entry *bly_order_first(const struct bly_order *order);
 
+/* Whether nothing waits and nothing is in flight. */
+bool bly_order_is_empty(const struct bly_order *order);
+
 /* Starts the first one waiting if it may start; false when it has to wait, or nothing waits. */
 bool bly_order_start(struct bly_order *order);
 

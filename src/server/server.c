@@ -1,5 +1,6 @@
 #include "server/server.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
 #include "base/cleanup.h"
@@ -65,22 +66,56 @@ static void on_metrics(void *arg, struct bly_buf *buf)
     bly_server_measure(arg, is_ready(arg), buf);
 }
 
-static int listen_on(struct bly_server *server, const char *url, struct bly_err *err)
+static void close_listeners(struct bly_server *server, void (*done)(void *arg))
 {
-    struct bly_transport_ops ops = bly_connection_ops;
-
-    ops.opened = on_opened;
-    ops.ready = is_ready;
-    ops.welcome = is_welcome;
-    ops.metrics = on_metrics;
-    ops.refused = on_refused;
-    ops.auth = server->config.auth;
-    return bly_listener_open(server->config.loop, url, server->config.limits, &ops, server,
-                             &server->listener, err);
+    for (size_t i = 0; i < server->n_listeners; i++)
+        bly_listener_close(server->listeners[i], done, server);
 }
 
-int bly_server_start(const struct bly_server_config *config, const char *url,
-                     struct bly_server **ret_server, struct bly_err *err)
+static int listen_on(struct bly_server *server, const struct bly_listen *listen,
+                     struct bly_err *err)
+{
+    struct bly_listener **slot = &server->listeners[server->n_listeners];
+    int r = listen->url ? bly_listener_open(server->endpoint, listen->url, slot, err)
+                        : bly_listener_adopt(server->endpoint, listen->fd, slot, err);
+
+    if (r == 0)
+        server->n_listeners++;
+    return r;
+}
+
+static int listen_on_all(struct bly_server *server, const struct bly_listen *listens, size_t n,
+                         struct bly_err *err)
+{
+    struct bly_endpoint_config config = {
+        .loop = server->config.loop,
+        .limits = server->config.limits,
+        .ops = bly_connection_ops,
+        .arg = server,
+        .any_path = server->config.any_path,
+    };
+    int r = 0;
+
+    config.ops.opened = on_opened;
+    config.ops.ready = is_ready;
+    config.ops.welcome = is_welcome;
+    config.ops.metrics = on_metrics;
+    config.ops.refused = on_refused;
+    config.ops.auth = server->config.auth;
+    server->endpoint = bly_endpoint_new(&config);
+    if (!server->endpoint)
+        return bly_fail(err, BLY_ERR_LIMIT, ENOMEM, "out of memory");
+    for (size_t i = 0; i < n && r == 0; i++)
+        r = listen_on(server, &listens[i], err);
+    if (r < 0)
+        close_listeners(server, NULL);
+    else
+        server->n_listening = n;
+    return r;
+}
+
+int bly_server_start(const struct bly_server_config *config, const struct bly_listen *listens,
+                     size_t n_listens, struct bly_server **ret_server, struct bly_err *err)
 {
     struct bly_server *server = calloc(1, sizeof(*server));
     int r;
@@ -98,7 +133,7 @@ int bly_server_start(const struct bly_server_config *config, const char *url,
     if (r < 0)
         (void)bly_fail(err, BLY_ERR_LIMIT, -r, "%s", bly_errno_text(-r));
     else
-        r = listen_on(server, url, err);
+        r = listen_on_all(server, listens, n_listens, err);
     if (r < 0) {
         bly_server_free(server);
         return r;
@@ -107,15 +142,16 @@ int bly_server_start(const struct bly_server_config *config, const char *url,
     return 0;
 }
 
-const char *bly_server_url(const struct bly_server *server)
+const char *bly_server_url(const struct bly_server *server, size_t n)
 {
-    return bly_listener_url(server->listener);
+    return bly_listener_url(server->listeners[n]);
 }
 
 struct bly_server *bly_server_free(struct bly_server *server)
 {
     if (!server)
         return NULL;
+    bly_endpoint_unref(server->endpoint);
     bly_planner_free(server->planner);
     bly_ring_free(server->empty_ring);
     bly_metrics_deinit(&server->metrics);
@@ -137,7 +173,7 @@ void bly_server_maybe_closed(struct bly_server *server)
 {
     void (*closed)(void *arg) = server->closed;
 
-    if (!server->closing || !server->listener_gone)
+    if (!server->closing || server->n_listening > 0)
         return;
     if (!LIST_EMPTY(&server->connections) || !LIST_EMPTY(&server->sessions))
         return;
@@ -155,7 +191,7 @@ static void on_listener_closed(void *arg)
 {
     struct bly_server *server = arg;
 
-    server->listener_gone = true;
+    server->n_listening--;
     bly_server_maybe_closed(server);
 }
 
@@ -186,7 +222,7 @@ void bly_server_close(struct bly_server *server, void (*done)(void *arg), void *
     server->linger.data = server;
     (void)uv_timer_start(&server->linger, on_lingered, LINGER_MS, 0);
 
-    bly_listener_close(server->listener, on_listener_closed, server);
+    close_listeners(server, on_listener_closed);
     LIST_FOREACH(connection, &server->connections, link)
     bly_connection_close(connection, BLY_CLOSE_GOING_AWAY, "server is shutting down");
     for (session = LIST_FIRST(&server->sessions); session; session = next) {

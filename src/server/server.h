@@ -5,6 +5,8 @@
  * state; file operations, processes, planning and framing are done by the modules below it. Loop
  * thread only; nothing here blocks.
  */
+#include <stdbool.h>
+#include <stddef.h>
 #include <uv.h>
 
 struct bly_auth;
@@ -24,14 +26,28 @@ struct bly_server_config {
     const struct bly_environment *environment; /* what clients are told */
     const struct bly_auth *auth;               /* who may connect; NULL: everybody, locally */
     char *const *environ;                      /* what envPolicy starts from, NULL-terminated */
+    bool any_path;                             /* upgrades need not ask for "/" */
+    /* The connection on standard input and output has ended, because the client broke the protocol
+     * or in some other way: close the server. May be NULL without such a connection. */
+    void (*stdio_ended)(void *arg, bool violation);
+    void *arg;
 };
 
-/* Listens on `url` and serves. Returns 0; negative errno with `err` set (spec 1.1). */
-int bly_server_start(const struct bly_server_config *config, const char *url,
-                     struct bly_server **ret_server, struct bly_err *err);
+enum { BLY_LISTENERS_MAX = 64 };
 
-/* With the real port; borrowed. */
-const char *bly_server_url(const struct bly_server *server);
+/* Where to listen: a URL (spec 1.1), or a listening socket that somebody else made. */
+struct bly_listen {
+    const char *url;
+    int fd; /* when `url` is NULL; consumed, also on failure */
+};
+
+/* Listens on all of them (1 to BLY_LISTENERS_MAX) or on none, and serves. Returns 0; negative errno
+ * with `err` set (spec 1.1). */
+int bly_server_start(const struct bly_server_config *config, const struct bly_listen *listens,
+                     size_t n_listens, struct bly_server **ret_server, struct bly_err *err);
+
+/* Of the n-th, with the real port; borrowed. NULL: stdio, which is not announced. */
+const char *bly_server_url(const struct bly_server *server, size_t n);
 
 /*
  * Lets work that has begun go on, and begins no other: /readyz says 503, sessions can be resumed

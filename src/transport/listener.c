@@ -1,102 +1,114 @@
 #include "transport/transport.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
-#include <netinet/in.h>
+#include <fcntl.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
+#include <unistd.h>
 
+#include "base/cleanup.h"
 #include "base/err.h"
+#include "transport/address.h"
 #include "transport/auth.h"
 #include "transport/conn.h"
+#include "transport/pump.h"
+#include "transport/unix_socket.h"
 
-enum { BACKLOG = 1024 };
+enum {
+    BACKLOG = 1024,
+    OUTPUT_PATIENCE_MS = 2000, /* for whoever reads our standard output, each time he stops */
+};
 
 struct bly_listener {
     struct bly_endpoint *endpoint;
-    uv_tcp_t tcp;
-    char url[INET6_ADDRSTRLEN + 32];
+    union {
+        uv_handle_t handle;
+        uv_stream_t stream;
+        uv_tcp_t tcp;
+        uv_pipe_t pipe;
+    } io;                            /* sockets */
+    struct bly_pump *input, *output; /* stdio */
+    char url[BLY_URL_MAX];           /* "": nothing to announce */
+    struct bly_unix_file file;
+    unsigned n_open; /* handles and pumps */
     void (*done)(void *arg);
     void *done_arg;
 };
 
-union address {
-    struct sockaddr any;
-    struct sockaddr_in in4;
-    struct sockaddr_in6 in6;
-};
+/* The endpoint */
 
-static int parse_port(const char *text, uint16_t *ret_port)
+struct bly_endpoint *bly_endpoint_new(const struct bly_endpoint_config *config)
 {
-    unsigned long port = 0;
+    struct bly_endpoint *endpoint = calloc(1, sizeof(*endpoint));
 
-    if (!*text || strlen(text) > 5)
-        return -EINVAL;
-    for (; *text; text++) {
-        if (*text < '0' || *text > '9')
-            return -EINVAL;
-        port = port * 10 + (unsigned long)(*text - '0');
-    }
-    if (port > UINT16_MAX)
-        return -EINVAL;
-    *ret_port = (uint16_t)port;
-    return 0;
+    if (!endpoint)
+        return NULL;
+    endpoint->loop = config->loop;
+    endpoint->limits = config->limits;
+    endpoint->ops = config->ops;
+    endpoint->arg = config->arg;
+    endpoint->any_path = config->any_path;
+    /* libuv writes with writev(2), which raises SIGPIPE when a client has gone. */
+    signal(SIGPIPE, SIG_IGN);
+    return bly_endpoint_ref(endpoint);
 }
 
-/* "IP:PORT" or "[IPV6]:PORT". */
-static int parse_address(const char *text, union address *ret_address)
+struct bly_endpoint *bly_endpoint_ref(struct bly_endpoint *endpoint)
 {
-    const char *colon = strrchr(text, ':');
-    union address address = {0};
-    char ip[INET6_ADDRSTRLEN];
-    size_t len = colon ? (size_t)(colon - text) : 0;
-    bool is_v6 = text[0] == '[';
-    uint16_t port;
-
-    if (!colon || parse_port(colon + 1, &port) < 0)
-        return -EINVAL;
-    if (is_v6) {
-        if (len < 2 || text[len - 1] != ']')
-            return -EINVAL;
-        text++;
-        len -= 2;
-    }
-    if (len >= sizeof(ip))
-        return -EINVAL;
-    memcpy(ip, text, len);
-    ip[len] = '\0';
-
-    if (is_v6) {
-        address.in6.sin6_family = AF_INET6;
-        address.in6.sin6_port = htons(port);
-        if (inet_pton(AF_INET6, ip, &address.in6.sin6_addr) != 1)
-            return -EINVAL;
-    } else {
-        address.in4.sin_family = AF_INET;
-        address.in4.sin_port = htons(port);
-        if (inet_pton(AF_INET, ip, &address.in4.sin_addr) != 1)
-            return -EINVAL;
-    }
-    *ret_address = address;
-    return 0;
+    endpoint->refs++;
+    return endpoint;
 }
 
-static int parse_url(const char *url, union address *ret_address, struct bly_err *err)
+struct bly_endpoint *bly_endpoint_unref(struct bly_endpoint *endpoint)
 {
-    static const char scheme[] = "ws://";
-    size_t len = sizeof(scheme) - 1;
-
-    if (strncmp(url, scheme, len) != 0)
-        return bly_fail(err, BLY_ERR_INVALID, EINVAL,
-                        "unsupported --listen URL `%s`; expected `ws://IP:PORT` or `stdio`", url);
-    if (parse_address(url + len, ret_address) < 0)
-        return bly_fail(err, BLY_ERR_INVALID, EINVAL,
-                        "invalid websocket --listen URL `%s`; expected `ws://IP:PORT`", url);
-    return 0;
+    if (endpoint && --endpoint->refs == 0)
+        free(endpoint);
+    return NULL;
 }
+
+/* The end */
+
+static void listener_unref(struct bly_listener *listener)
+{
+    void (*done)(void *arg) = listener->done;
+    void *done_arg = listener->done_arg;
+
+    if (--listener->n_open > 0)
+        return;
+    bly_endpoint_unref(listener->endpoint);
+    free(listener);
+    if (done)
+        done(done_arg);
+}
+
+static void on_socket_closed(uv_handle_t *handle)
+{
+    listener_unref(handle->data);
+}
+
+static void on_pump_closed(void *arg)
+{
+    listener_unref(arg);
+}
+
+void bly_listener_close(struct bly_listener *listener, void (*done)(void *arg), void *arg)
+{
+    struct bly_pump *input = bly_take_ptr(&listener->input);
+    struct bly_pump *output = bly_take_ptr(&listener->output);
+
+    listener->done = done;
+    listener->done_arg = arg;
+    bly_unix_remove(&listener->file);
+    if (listener->io.handle.type != UV_UNKNOWN_HANDLE)
+        uv_close(&listener->io.handle, on_socket_closed);
+    if (input)
+        bly_pump_close(input, 0, on_pump_closed, listener);
+    if (output)
+        bly_pump_close(output, OUTPUT_PATIENCE_MS, on_pump_closed, listener);
+}
+
+/* Sockets */
 
 static void on_connection(uv_stream_t *server, int status)
 {
@@ -107,110 +119,197 @@ static void on_connection(uv_stream_t *server, int status)
         (void)bly_conn_accept(listener->endpoint, server);
 }
 
-static int name_listener(struct bly_listener *listener)
+/* Takes the handle and the descriptor over; the handle is closed with the listener. */
+static int listen_on(struct bly_listener *listener, int family, int fd)
 {
-    union address address = {0};
-    char ip[INET6_ADDRSTRLEN];
-    int len = sizeof(address);
-    int r = uv_tcp_getsockname(&listener->tcp, &address.any, &len);
+    uv_loop_t *loop = listener->endpoint->loop;
+    int r = family == AF_UNIX ? uv_pipe_init(loop, &listener->io.pipe, 0)
+                              : uv_tcp_init(loop, &listener->io.tcp);
 
-    if (r < 0)
+    if (r < 0) {
+        bly_close(fd);
         return r;
-    if (address.any.sa_family == AF_INET6) {
-        inet_ntop(AF_INET6, &address.in6.sin6_addr, ip, sizeof(ip));
-        snprintf(listener->url, sizeof(listener->url), "ws://[%s]:%u", ip,
-                 ntohs(address.in6.sin6_port));
-    } else {
-        inet_ntop(AF_INET, &address.in4.sin_addr, ip, sizeof(ip));
-        snprintf(listener->url, sizeof(listener->url), "ws://%s:%u", ip,
-                 ntohs(address.in4.sin_port));
     }
+    listener->n_open++;
+    listener->io.handle.data = listener;
+    r = family == AF_UNIX ? uv_pipe_open(&listener->io.pipe, fd)
+                          : uv_tcp_open(&listener->io.tcp, fd);
+    if (r < 0) {
+        bly_close(fd);
+        return r;
+    }
+    return uv_listen(&listener->io.stream, BACKLOG, on_connection);
+}
+
+static int bind_tcp(const union bly_address *address, int *ret_fd)
+{
+    bly_autofd int fd =
+        socket(address->any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    socklen_t len =
+        address->any.sa_family == AF_INET6 ? sizeof(address->in6) : sizeof(address->in4);
+    int on = 1;
+
+    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0 ||
+        bind(fd, &address->any, len) < 0)
+        return -errno;
+    *ret_fd = bly_take_fd(&fd);
     return 0;
 }
 
-static int listen_on(struct bly_listener *listener, const union address *address)
+static int name_socket(int fd, union bly_address *ret_address, char ret_url[BLY_URL_MAX])
 {
-    /* libuv sets SO_REUSEADDR, and reports an address in use only when listening. */
-    int r = uv_tcp_bind(&listener->tcp, &address->any, 0);
+    socklen_t len = sizeof(*ret_address);
+
+    if (getsockname(fd, &ret_address->any, &len) < 0)
+        return -errno;
+    return bly_address_url(ret_address, len, ret_url);
+}
+
+static int open_tcp(struct bly_listener *listener, const union bly_address *address)
+{
+    union bly_address bound;
+    bly_autofd int fd = -EBADF;
+    int r = bind_tcp(address, &fd);
 
     if (r == 0)
-        r = uv_listen((uv_stream_t *)&listener->tcp, BACKLOG, on_connection);
-    return r == 0 ? name_listener(listener) : r;
+        r = name_socket(fd, &bound, listener->url);
+    return r < 0 ? r : listen_on(listener, address->any.sa_family, bly_take_fd(&fd));
 }
 
-static struct bly_endpoint *endpoint_new(uv_loop_t *loop, const struct bly_limits *limits,
-                                         const struct bly_transport_ops *ops, void *arg)
+static int open_unix(struct bly_listener *listener, const union bly_address *address)
 {
-    struct bly_endpoint *endpoint = calloc(1, sizeof(*endpoint));
+    bly_autofd int fd = -EBADF;
+    int r = bly_unix_listen(&address->un, BACKLOG, &fd, &listener->file);
 
-    if (!endpoint)
-        return NULL;
-    endpoint->loop = loop;
-    endpoint->limits = limits;
-    endpoint->ops = *ops;
-    endpoint->arg = arg;
-    return bly_endpoint_ref(endpoint);
+    /* Not the socket's own name: it was bound under another one. */
+    if (r == 0)
+        r = bly_address_url(address, sizeof(address->un), listener->url);
+    return r < 0 ? r : listen_on(listener, AF_UNIX, bly_take_fd(&fd));
 }
 
-static void on_closed(uv_handle_t *handle)
+/* Standard input and output */
+
+static int start_pump(struct bly_listener *listener, enum bly_pump_kind kind, int from, int to,
+                      struct bly_pump **ret_pump)
 {
-    struct bly_listener *listener = handle->data;
-    void (*done)(void *arg) = listener->done;
-    void *done_arg = listener->done_arg;
+    int r = 0;
 
-    bly_endpoint_unref(listener->endpoint);
-    free(listener);
-    if (done)
-        done(done_arg);
+    if (from < 0 || to < 0) {
+        r = -errno;
+        bly_close(from);
+        bly_close(to);
+        return r;
+    }
+    r = bly_pump_start(listener->endpoint->loop, kind, from, to, NULL, NULL, ret_pump);
+    if (r == 0)
+        listener->n_open++;
+    return r;
 }
 
-int bly_listener_open(uv_loop_t *loop, const char *url, const struct bly_limits *limits,
-                      const struct bly_transport_ops *ops, void *arg,
+static int duplicate(int fd)
+{
+    return fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+}
+
+static int open_stdio(struct bly_listener *listener)
+{
+    bly_autofd int ours = -EBADF, theirs = -EBADF;
+    int pair[2], r;
+
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+        return -errno;
+    ours = pair[0];
+    theirs = pair[1];
+    r = start_pump(listener, BLY_PUMP_OUT, duplicate(theirs), duplicate(STDOUT_FILENO),
+                   &listener->output);
+    if (r == 0)
+        r = start_pump(listener, BLY_PUMP_IN, duplicate(STDIN_FILENO), duplicate(theirs),
+                       &listener->input);
+    return r < 0 ? r : bly_conn_begin_lines(listener->endpoint, bly_take_fd(&ours));
+}
+
+/* The beginning */
+
+static struct bly_listener *listener_new(struct bly_endpoint *endpoint)
+{
+    struct bly_listener *listener = calloc(1, sizeof(*listener));
+
+    if (listener)
+        listener->endpoint = bly_endpoint_ref(endpoint);
+    return listener;
+}
+
+static int give_up(struct bly_listener *listener, int r, struct bly_err *err)
+{
+    listener->n_open++; /* so that there is something to take away */
+    bly_listener_close(listener, NULL, NULL);
+    listener_unref(listener);
+    return bly_fail(err, BLY_ERR_SYSTEM, -r, "%s (os error %d)", bly_errno_text(-r), -r);
+}
+
+int bly_listener_open(struct bly_endpoint *endpoint, const char *url,
                       struct bly_listener **ret_listener, struct bly_err *err)
 {
     struct bly_listener *listener;
-    union address address;
-    int r = 0;
+    union bly_address address;
+    enum bly_listen_kind kind;
+    int r = bly_address_parse(url, &kind, &address, err);
 
-    if (strcmp(url, "stdio") == 0 || strcmp(url, "stdio://") == 0)
-        r = bly_auth_admit_listener(ops->auth, NULL, url, err);
     if (r == 0)
-        r = parse_url(url, &address, err);
-    if (r == 0)
-        r = bly_auth_admit_listener(ops->auth, &address.any, url, err);
+        r = bly_auth_admit_listener(endpoint->ops.auth,
+                                    kind == BLY_LISTEN_STDIO ? NULL : &address.any, url, err);
     if (r < 0)
         return r;
-
-    listener = calloc(1, sizeof(*listener));
+    listener = listener_new(endpoint);
     if (!listener)
         return bly_fail_sys(err, ENOMEM, "cannot listen");
-    listener->endpoint = endpoint_new(loop, limits, ops, arg);
-    if (!listener->endpoint) {
-        free(listener);
-        return bly_fail_sys(err, ENOMEM, "cannot listen");
-    }
 
-    /* libuv writes with writev(2), which raises SIGPIPE when a client has gone. */
-    signal(SIGPIPE, SIG_IGN);
-    uv_tcp_init(loop, &listener->tcp);
-    listener->tcp.data = listener;
-    r = listen_on(listener, &address);
-    if (r < 0) {
-        bly_listener_close(listener, NULL, NULL);
-        return bly_fail(err, BLY_ERR_SYSTEM, -r, "%s (os error %d)", bly_errno_text(-r), -r);
-    }
+    if (kind == BLY_LISTEN_STDIO)
+        r = open_stdio(listener);
+    else if (kind == BLY_LISTEN_UNIX)
+        r = open_unix(listener, &address);
+    else
+        r = open_tcp(listener, &address);
+    if (r < 0)
+        return give_up(listener, r, err);
+    *ret_listener = listener;
+    return 0;
+}
+
+static int check_passed(const struct bly_endpoint *endpoint, int fd, int *ret_family,
+                        char ret_url[BLY_URL_MAX], struct bly_err *err)
+{
+    union bly_address address = {0};
+    int r = name_socket(fd, &address, ret_url);
+
+    if (r < 0)
+        return bly_fail_sys(err, -r, "cannot use a socket that was passed");
+    *ret_family = address.any.sa_family;
+    return bly_auth_admit_listener(endpoint->ops.auth, &address.any, ret_url, err);
+}
+
+int bly_listener_adopt(struct bly_endpoint *endpoint, int passed_fd,
+                       struct bly_listener **ret_listener, struct bly_err *err)
+{
+    bly_autofd int fd = passed_fd;
+    struct bly_listener *listener;
+    char url[BLY_URL_MAX];
+    int family = 0, r = check_passed(endpoint, fd, &family, url, err);
+
+    if (r < 0)
+        return r;
+    listener = listener_new(endpoint);
+    if (!listener)
+        return bly_fail_sys(err, ENOMEM, "cannot listen");
+    memcpy(listener->url, url, sizeof(url));
+    r = listen_on(listener, family, bly_take_fd(&fd));
+    if (r < 0)
+        return give_up(listener, r, err);
     *ret_listener = listener;
     return 0;
 }
 
 const char *bly_listener_url(const struct bly_listener *listener)
 {
-    return listener->url;
-}
-
-void bly_listener_close(struct bly_listener *listener, void (*done)(void *arg), void *arg)
-{
-    listener->done = done;
-    listener->done_arg = arg;
-    uv_close((uv_handle_t *)&listener->tcp, on_closed);
+    return listener->url[0] ? listener->url : NULL;
 }

@@ -9,8 +9,9 @@
 struct bly_out_item {
     struct bly_out_item *next;
     enum bly_ws_opcode opcode;
-    bool raw;
-    void *mem; /* owned; NULL: the payload is in `own` */
+    bool raw;       /* bytes as they are */
+    bool ends_line; /* and LF behind them */
+    void *mem;      /* owned; NULL: the payload is in `own` */
     const uint8_t *data;
     size_t len, at; /* `at` bytes are in frames already */
     uint8_t own[];
@@ -49,10 +50,11 @@ static struct bly_out_item *item_copy(enum bly_ws_opcode opcode, const void *dat
     return item;
 }
 
-void bly_outbox_init(struct bly_outbox *out, uv_stream_t *stream, void (*progress)(void *arg),
-                     void *arg)
+void bly_outbox_init(struct bly_outbox *out, enum bly_out_framing framing, uv_stream_t *stream,
+                     void (*progress)(void *arg), void *arg)
 {
-    *out = (struct bly_outbox){.stream = stream, .progress = progress, .arg = arg};
+    *out =
+        (struct bly_outbox){.framing = framing, .stream = stream, .progress = progress, .arg = arg};
     out->request.data = out;
 }
 
@@ -88,6 +90,7 @@ static bool batch_frame(struct bly_outbox *out, struct bly_out_item *item)
     frame->len = fin ? left : BLY_WS_FRAME_MAX;
     frame->data = item->data + item->at;
     frame->last_of = fin ? item : NULL;
+    frame->ends_line = item->ends_line;
     frame->head_len =
         item->raw
             ? 0
@@ -124,25 +127,37 @@ static void make_batch(struct bly_outbox *out)
     out->waiting -= bytes;
 }
 
+enum { PARTS = 3 }; /* of a frame: what is in front, the payload, what is behind */
+
+static uv_buf_t frame_part(const struct bly_out_frame *frame, size_t part)
+{
+    static const char line_end[] = "\n";
+    const struct {
+        const void *data;
+        size_t len;
+    } parts[PARTS] = {
+        {frame->head, frame->head_len}, {frame->data, frame->len}, {line_end, frame->ends_line}};
+
+    /* uv_buf_t has no const; libuv only reads what it writes out. */
+    return (uv_buf_t){.base = (char *)(uintptr_t)parts[part].data, .len = parts[part].len};
+}
+
 /* The parts of the batch past its first `done` bytes. */
-static unsigned batch_bufs(struct bly_outbox *out, size_t done, uv_buf_t bufs[2 * BLY_OUT_BATCH],
-                           size_t *ret_bytes)
+static unsigned batch_bufs(struct bly_outbox *out, size_t done,
+                           uv_buf_t bufs[PARTS * BLY_OUT_BATCH], size_t *ret_bytes)
 {
     unsigned n = 0;
 
     *ret_bytes = 0;
-    for (size_t i = 0; i < 2 * out->n_batch; i++) {
-        const struct bly_out_frame *frame = &out->batch[i / 2];
-        const uint8_t *part = i % 2 ? frame->data : frame->head;
-        size_t len = i % 2 ? frame->len : frame->head_len;
-        size_t skipped = done < len ? done : len;
+    for (size_t i = 0; i < PARTS * out->n_batch; i++) {
+        uv_buf_t part = frame_part(&out->batch[i / PARTS], i % PARTS);
+        size_t skipped = done < part.len ? done : part.len;
 
         done -= skipped;
-        if (skipped == len)
+        if (skipped == part.len)
             continue;
-        /* uv_buf_t has no const; libuv only reads what it writes out. */
-        bufs[n++] = (uv_buf_t){.base = (char *)(uintptr_t)(part + skipped), .len = len - skipped};
-        *ret_bytes += len - skipped;
+        bufs[n++] = (uv_buf_t){.base = part.base + skipped, .len = part.len - skipped};
+        *ret_bytes += part.len - skipped;
     }
     return n;
 }
@@ -152,7 +167,7 @@ static void on_written(uv_write_t *request, int status);
 /* Writes the batch as far as the socket takes it and leaves the rest to libuv. */
 static int write_batch(struct bly_outbox *out)
 {
-    uv_buf_t bufs[2 * BLY_OUT_BATCH];
+    uv_buf_t bufs[PARTS * BLY_OUT_BATCH];
     size_t bytes;
     unsigned n = batch_bufs(out, 0, bufs, &bytes);
     int r = uv_try_write(out->stream, bufs, n);
@@ -212,11 +227,16 @@ static int append(struct bly_outbox *out, struct bly_out_item *item)
 
 int bly_outbox_message(struct bly_outbox *out, void *mem, size_t off, size_t len)
 {
+    struct bly_out_item *item;
+
     if (out->closing || out->error < 0) {
         free(mem);
         return out->error < 0 ? out->error : -EPIPE;
     }
-    return append(out, item_new(BLY_WS_TEXT, mem, off, len));
+    item = item_new(BLY_WS_TEXT, mem, off, len);
+    if (item)
+        item->raw = item->ends_line = out->framing == BLY_OUT_LINES;
+    return append(out, item);
 }
 
 int bly_outbox_raw(struct bly_outbox *out, const void *data, size_t len)

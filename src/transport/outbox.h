@@ -1,9 +1,9 @@
 #pragma once
 
 /*
- * The sending half of a connection: messages become frames and go out in order, payloads are never
- * copied, control frames slip in between data frames. What the socket does not take at once waits
- * here, counted in bytes. Loop thread only; no callback is made from inside a call.
+ * The sending half of a connection: messages become frames or lines and go out in order, payloads
+ * are never copied, control frames slip in between data frames. What the socket does not take at
+ * once waits here, counted in bytes. Loop thread only; no callback is made from inside a call.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -14,6 +14,11 @@
 
 struct bly_out_item;
 
+enum bly_out_framing {
+    BLY_OUT_WS,
+    BLY_OUT_LINES, /* messages end with LF; there are no control frames */
+};
+
 /* Frames handed to the kernel in one go. */
 enum { BLY_OUT_BATCH = 16 };
 
@@ -22,10 +27,12 @@ struct bly_out_frame {
     size_t head_len;
     const uint8_t *data;
     size_t len;
+    bool ends_line;               /* LF follows */
     struct bly_out_item *last_of; /* freed when this frame is out */
 };
 
 struct bly_outbox {
+    enum bly_out_framing framing;
     uv_stream_t *stream;
     void (*progress)(void *arg); /* from the loop: something went out, or `error` was set */
     void *arg;
@@ -42,8 +49,8 @@ struct bly_outbox {
     int error;    /* negative errno: the socket is broken */
 };
 
-void bly_outbox_init(struct bly_outbox *out, uv_stream_t *stream, void (*progress)(void *arg),
-                     void *arg);
+void bly_outbox_init(struct bly_outbox *out, enum bly_out_framing framing, uv_stream_t *stream,
+                     void (*progress)(void *arg), void *arg);
 /* Only when the stream is closed. */
 void bly_outbox_deinit(struct bly_outbox *out);
 

@@ -1,9 +1,9 @@
 #pragma once
 
 /*
- * Bytes in, messages out: WebSocket over TCP (RFC 6455; more to come). Knows nothing about
- * JSON-RPC. Loop thread only; no callback is ever made from inside a call of this header. Spec
- * section 1.
+ * Bytes in, messages out: WebSocket (RFC 6455) over TCP and Unix sockets, and JSON lines on
+ * standard input and output. Knows nothing about JSON-RPC. Loop thread only; no callback is ever
+ * made from inside a call of this header. Spec section 1.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -15,6 +15,7 @@ struct bly_buf;
 struct bly_err;
 struct bly_limits;
 struct bly_conn;
+struct bly_endpoint;
 struct bly_listener;
 
 struct bly_transport_ops {
@@ -29,6 +30,9 @@ struct bly_transport_ops {
     /* The connection has ended, for whatever reason; `conn` is gone after return (what was queued
      * still goes out, for two seconds at most). Exactly once after opened(). */
     void (*closed)(void *user, struct bly_conn *conn, const char *reason);
+    /* The peer has said all it will, but still listens (stdio only). True: answers are to come, and
+     * bly_conn_close() follows them, within two seconds. False, or NULL: that was all. */
+    bool (*ended)(void *user, struct bly_conn *conn);
     /* For /readyz: true while new clients are welcome. */
     bool (*ready)(void *arg);
     /* For /metrics: appends them. Optional. */
@@ -43,25 +47,41 @@ struct bly_transport_ops {
     bool (*welcome)(void *arg);
 };
 
+/* What all listeners of a server have in common. */
+struct bly_endpoint_config {
+    uv_loop_t *loop;
+    const struct bly_limits *limits; /* borrowed until listeners and connections are gone */
+    struct bly_transport_ops ops;
+    void *arg;
+    bool any_path; /* an upgrade request may ask for any path that means nothing else */
+};
+
+/* NULL: out of memory. Ignores SIGPIPE for the whole process. Listeners hold references. */
+struct bly_endpoint *bly_endpoint_new(const struct bly_endpoint_config *config);
+struct bly_endpoint *bly_endpoint_unref(struct bly_endpoint *endpoint); /* NULL is fine */
+
 /*
- * Listens on "ws://IP:PORT" (port 0: the kernel chooses; IPv6 in brackets). -EINVAL: not such a
- * URL, or a scheme this build does not know; -EACCES: `ops->auth` does not let it be listened on;
- * `err` has the protocol's words (spec 1.1). `limits` is borrowed until the listener and all its
- * connections are gone; `ops` is copied. Ignores SIGPIPE for the whole process. After a failure the
- * loop has to run once more to let go of the handle.
+ * Listens on "ws://IP:PORT" (port 0: the kernel chooses; IPv6 in brackets) or "unix:///PATH" (mode
+ * 0600; only our own user and root are talked to), or makes one connection of standard input and
+ * output ("stdio"), which ends with either of them. -EINVAL: none of these; -EACCES:
+ * `ops.auth` does not let it be listened on; `err` has the protocol's words (spec 1.1). After a
+ * failure the loop has to run once more to let go of handles.
  */
-int bly_listener_open(uv_loop_t *loop, const char *url, const struct bly_limits *limits,
-                      const struct bly_transport_ops *ops, void *arg,
+int bly_listener_open(struct bly_endpoint *endpoint, const char *url,
                       struct bly_listener **ret_listener, struct bly_err *err);
-const char *
-bly_listener_url(const struct bly_listener *listener); /* with the real port; borrowed */
-/* Stops accepting; established connections live on. `done` when the handle is gone. */
+/* The same on a listening stream socket, TCP or Unix, which is consumed, also on failure. */
+int bly_listener_adopt(struct bly_endpoint *endpoint, int fd, struct bly_listener **ret_listener,
+                       struct bly_err *err);
+/* With the real port; borrowed. NULL: stdio, which has none. */
+const char *bly_listener_url(const struct bly_listener *listener);
+/* Stops accepting and removes a socket file that is still ours; established connections live on.
+ * `done` when the handles are gone, for stdio when all output is out or nobody takes it. */
 void bly_listener_close(struct bly_listener *listener, void (*done)(void *arg), void *arg);
 
 /*
  * Queues one message. `mem` is malloc'ed and consumed also on failure; the message is len bytes at
- * mem + off. Sent as text, in frames of at most 8 MiB. -EPIPE after the end began. May be called
- * from a callback; writes at once what the socket takes.
+ * mem + off, without a line feed in it. Sent as text, in frames of at most 8 MiB, or as a line.
+ * -EPIPE after the end began. May be called from a callback; writes at once what the socket takes.
  */
 int bly_conn_send(struct bly_conn *conn, void *mem, size_t off, size_t len);
 size_t bly_conn_queued_bytes(const struct bly_conn *conn); /* not yet taken by the kernel */
@@ -85,5 +105,9 @@ void bly_conn_drop(struct bly_conn *conn);
 int bly_conn_probe(struct bly_conn *conn, uint64_t timeout_ms, void (*done)(void *arg, bool alive),
                    void *arg);
 
-/* "websocket 127.0.0.1:51234" (the client's address) or "stdio"; borrowed. */
+/* "websocket 127.0.0.1:51234" (the client's address), "websocket unix pid 12 uid 0" or "stdio";
+ * borrowed. */
 const char *bly_conn_peer(const struct bly_conn *conn);
+
+/* Whether it is standard input and output: there is no other connection, before or after it. */
+bool bly_conn_is_stdio(const struct bly_conn *conn);

@@ -39,18 +39,34 @@ struct bly_conn {
     void *probe_arg;
 };
 
-int bly_listener_open(uv_loop_t *loop, const char *url, const struct bly_limits *limits,
-                      const struct bly_transport_ops *ops, void *arg,
+struct bly_endpoint *bly_endpoint_new(const struct bly_endpoint_config *config)
+{
+    the_listener.ops = config->ops;
+    the_listener.arg = config->arg;
+    return (struct bly_endpoint *)&the_listener;
+}
+
+struct bly_endpoint *bly_endpoint_unref(struct bly_endpoint *endpoint)
+{
+    (void)endpoint;
+    return NULL;
+}
+
+int bly_listener_open(struct bly_endpoint *endpoint, const char *url,
                       struct bly_listener **ret_listener, struct bly_err *err)
 {
-    (void)loop;
+    (void)endpoint;
     (void)url;
-    (void)limits;
     (void)err;
-    the_listener.ops = *ops;
-    the_listener.arg = arg;
     *ret_listener = &the_listener;
     return 0;
+}
+
+int bly_listener_adopt(struct bly_endpoint *endpoint, int fd, struct bly_listener **ret_listener,
+                       struct bly_err *err)
+{
+    (void)fd;
+    return bly_listener_open(endpoint, NULL, ret_listener, err);
 }
 
 const char *bly_listener_url(const struct bly_listener *listener)
@@ -113,6 +129,11 @@ const char *bly_conn_peer(const struct bly_conn *conn)
     return "websocket 127.0.0.1:2";
 }
 
+bool bly_conn_is_stdio(const struct bly_conn *conn)
+{
+    return conn->fake->is_stdio;
+}
+
 /* ---- the test's side ------------------------------------------------------------------------ */
 
 void fake_init(struct fake *fake)
@@ -121,6 +142,14 @@ void fake_init(struct fake *fake)
     assert_int_equal(uv_loop_init(&fake->loop), 0);
     bly_limits_defaults(&fake->limits);
     bly_log_set_level(BLY_LOG_ERROR);
+}
+
+static void on_stdio_ended(void *arg, bool violation)
+{
+    struct fake *fake = arg;
+
+    fake->n_stdio_ended++;
+    fake->violation = violation;
 }
 
 void fake_start(struct fake *fake)
@@ -138,10 +167,13 @@ void fake_start(struct fake *fake)
         .policy_env = &policy_env,
         .environment = &environment,
         .environ = no_environ,
+        .stdio_ended = on_stdio_ended,
+        .arg = fake,
     };
+    static const struct bly_listen listen = {.url = "ws://127.0.0.1:0"};
     struct bly_err err;
 
-    assert_int_equal(bly_server_start(&config, "ws://127.0.0.1:0", &fake->server, &err), 0);
+    assert_int_equal(bly_server_start(&config, &listen, 1, &fake->server, &err), 0);
 }
 
 static void on_closed(void *arg)
@@ -208,6 +240,11 @@ void fake_hang_up(struct bly_conn *conn)
     for (size_t i = 0; i < conn->n_sent; i++)
         free(conn->sent[i]);
     free(conn);
+}
+
+bool fake_finish(struct bly_conn *conn)
+{
+    return the_listener.ops.ended(conn->user, conn);
 }
 
 void fake_send(struct bly_conn *conn, const char *text)

@@ -19,6 +19,9 @@ struct fake {
     struct bly_limits limits; /* may be changed before fake_start() */
     struct bly_server *server;
     bool draining, ending, closed;
+    bool is_stdio;          /* what the connections are; set before fake_connect() */
+    unsigned n_stdio_ended; /* how often the server said so */
+    bool violation;
 };
 
 void fake_init(struct fake *fake);
@@ -33,6 +36,9 @@ void fake_end(struct fake *fake);
 bool fake_is_ready(void);                         /* for new clients, as /readyz says */
 struct bly_conn *fake_connect(struct fake *fake); /* NULL: refused */
 void fake_hang_up(struct bly_conn *conn);         /* `conn` is gone */
+
+/* The client says no more. What the transport then knows: whether answers are to come. */
+bool fake_finish(struct bly_conn *conn);
 
 void fake_send(struct bly_conn *conn, const char *text);
 /* The next message the server sent; waits for it. Valid until the next call. */

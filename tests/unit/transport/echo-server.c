@@ -14,14 +14,16 @@
 #include "base/limits.h"
 #include "transport/transport.h"
 
-enum { MAX_CONNS = 1024 };
+enum { MAX_CONNS = 1024, MAX_LISTENERS = 8 };
 
 struct echo {
     pthread_t thread;
     uv_loop_t loop;
     uv_async_t stop;
     struct bly_limits limits;
-    struct bly_listener *listener;
+    struct bly_endpoint *endpoint;
+    struct bly_listener *listeners[MAX_LISTENERS];
+    size_t n_listeners;
     struct bly_conn *conns[MAX_CONNS];
     atomic_bool ready, refusing;
     pthread_mutex_t lock;
@@ -61,7 +63,7 @@ static int on_opened(void *arg, struct bly_conn *conn, void **ret_user)
     echo->conns[slot] = conn;
     *user = (struct user){.echo = echo, .conn = conn, .slot = slot};
     *ret_user = user;
-    assert(strncmp(bly_conn_peer(conn), "websocket ", 10) == 0);
+    assert(strncmp(bly_conn_peer(conn), bly_conn_is_stdio(conn) ? "stdio" : "websocket ", 5) == 0);
     count(echo, &echo->counts.opened);
     return 0;
 }
@@ -174,7 +176,8 @@ static void on_stop(uv_async_t *async)
         if (echo->conns[i])
             bly_conn_drop(echo->conns[i]);
     }
-    bly_listener_close(echo->listener, NULL, NULL);
+    for (size_t i = 0; i < echo->n_listeners; i++)
+        bly_listener_close(echo->listeners[i], NULL, NULL);
     uv_close((uv_handle_t *)async, NULL);
 }
 
@@ -186,10 +189,27 @@ static void *run(void *arg)
     return NULL;
 }
 
-struct echo *echo_start(const char *url, const struct bly_limits *limits)
+static void listen_on(struct echo *echo, const char *const *urls)
+{
+    struct bly_endpoint_config config = {
+        .loop = &echo->loop, .limits = &echo->limits, .ops = ops, .arg = echo};
+    struct bly_err err;
+
+    echo->endpoint = bly_endpoint_new(&config);
+    assert(echo->endpoint);
+    for (; *urls; urls++) {
+        assert(echo->n_listeners < MAX_LISTENERS);
+        if (bly_listener_open(echo->endpoint, *urls, &echo->listeners[echo->n_listeners++], &err) <
+            0) {
+            fprintf(stderr, "%s: %s\n", *urls, err.text);
+            abort();
+        }
+    }
+}
+
+struct echo *echo_start_all(const char *const *urls, const struct bly_limits *limits)
 {
     struct echo *echo = calloc(1, sizeof(*echo));
-    struct bly_err err;
 
     assert(echo);
     echo->limits = *limits;
@@ -200,18 +220,21 @@ struct echo *echo_start(const char *url, const struct bly_limits *limits)
     assert(uv_loop_init(&echo->loop) == 0);
     assert(uv_async_init(&echo->loop, &echo->stop, on_stop) == 0);
     echo->stop.data = echo;
-    if (bly_listener_open(&echo->loop, url, &echo->limits, &ops, echo, &echo->listener, &err) < 0) {
-        fprintf(stderr, "%s: %s\n", url, err.text);
-        abort();
-    }
+    listen_on(echo, urls);
     assert(pthread_create(&echo->thread, NULL, run, echo) == 0);
     return echo;
+}
+
+struct echo *echo_start(const char *url, const struct bly_limits *limits)
+{
+    return echo_start_all((const char *const[]){url, NULL}, limits);
 }
 
 void echo_stop(struct echo *echo)
 {
     uv_async_send(&echo->stop);
     pthread_join(echo->thread, NULL);
+    bly_endpoint_unref(echo->endpoint);
     assert(uv_loop_close(&echo->loop) == 0);
     pthread_cond_destroy(&echo->changed);
     pthread_mutex_destroy(&echo->lock);
@@ -220,7 +243,12 @@ void echo_stop(struct echo *echo)
 
 int echo_port(const struct echo *echo)
 {
-    return atoi(strrchr(bly_listener_url(echo->listener), ':') + 1);
+    return atoi(strrchr(echo_url(echo, 0), ':') + 1);
+}
+
+const char *echo_url(const struct echo *echo, size_t n)
+{
+    return bly_listener_url(echo->listeners[n]);
 }
 
 void echo_set_ready(struct echo *echo, bool ready)

@@ -18,10 +18,12 @@ struct echo_counts {
 };
 
 struct echo *echo_start(const char *url, const struct bly_limits *limits);
+struct echo *echo_start_all(const char *const *urls, const struct bly_limits *limits);
 /* Ends the listener, drops every connection, waits for the loop to become empty. */
 void echo_stop(struct echo *echo);
 
-int echo_port(const struct echo *echo);
+int echo_port(const struct echo *echo); /* of the first listener */
+const char *echo_url(const struct echo *echo, size_t n);
 void echo_set_ready(struct echo *echo, bool ready);
 void echo_set_refusing(struct echo *echo, bool refusing); /* opened() returns an error */
 
