@@ -1,7 +1,8 @@
 #pragma once
 
 /*
- * Client library for exec servers that speak the Codex exec-server protocol over WebSocket.
+ * Client library for exec servers that speak the Codex exec-server protocol over WebSocket (TCP
+ * or a Unix socket) or a child's standard input and output.
  * Synchronous: a call sends one request and waits for its answer; notifications that arrive
  * meanwhile are kept in order. One client belongs to one thread at a time. No global state.
  */
@@ -19,14 +20,24 @@ struct bly_client_error {
 };
 
 /*
- * Connects to "ws://HOST:PORT[/path]", upgrades, initializes (a new session, or
+ * Connects to "ws://HOST:PORT[/path]" or "unix:///PATH", upgrades, initializes (a new session, or
  * `resume_session_id`). `timeout_ms` bounds this and every later call. NULL: *ret_error says why.
  * The caller frees with bly_client_free().
  */
 BLY_API struct bly_client *bly_client_connect(const char *url, const char *resume_session_id,
                                               int timeout_ms, struct bly_client_error *ret_error);
+/*
+ * Starts a server that speaks on its standard input and output, say {"bailey", "exec-server",
+ * "--listen", "stdio", NULL}; argv[0] is looked up in PATH. The server, its session and all it has
+ * started end with the client. NULL: *ret_error says why.
+ */
+BLY_API struct bly_client *bly_client_spawn(const char *const *argv, int timeout_ms,
+                                            struct bly_client_error *ret_error);
 /* Drops the connection; the session detaches. NULL is fine. */
 BLY_API void bly_client_free(struct bly_client *client);
+/* The same; for a server that was started, waits for it (and kills it after the timeout) and
+ * returns its wait status as in waitpid(2), or -1 when it had to be killed. Otherwise 0. */
+BLY_API int bly_client_end(struct bly_client *client);
 BLY_API const char *bly_client_session_id(const struct bly_client *client); /* borrowed */
 
 /*

@@ -339,48 +339,87 @@ static int initialize(struct bly_client *client, const char *resume_session_id,
     return send_envelope(client, "initialized", &nothing, 0, deadline_ms, error);
 }
 
-struct bly_client *bly_client_connect(const char *url, const char *resume_session_id,
-                                      int timeout_ms, struct bly_client_error *ret_error)
+static struct bly_client *client_new(int timeout_ms, struct bly_client_error *error)
 {
     struct bly_client *client = calloc(1, sizeof(*client));
-    struct bly_err err;
-    uint64_t deadline_ms;
-    int r;
 
     if (!client) {
-        bly_client_error_local(ret_error, -ENOMEM, "out of memory");
+        bly_client_error_local(error, -ENOMEM, "out of memory");
         return NULL;
     }
     client->timeout_ms = timeout_ms > 0 ? (uint64_t)timeout_ms : 0;
     /* A resumed session may still know the process ids of the client before us. */
     if (getrandom(&client->last_number, sizeof(client->last_number), 0) < 0)
         client->last_number = bly_link_now_ms();
-    deadline_ms = bly_client_deadline(client);
-    r = bly_link_open(url, deadline_ms, &client->link, &err);
+    return client;
+}
+
+/* `r` and `err` say whether there is a link. */
+static struct bly_client *begin(struct bly_client *client, int r, const struct bly_err *err,
+                                const char *resume_session_id, uint64_t deadline_ms,
+                                struct bly_client_error *error)
+{
+    if (r < 0)
+        from_err(error, r, err);
+    else
+        r = initialize(client, resume_session_id, deadline_ms, error);
     if (r < 0) {
-        from_err(ret_error, r, &err);
-        bly_client_free(client);
-        return NULL;
-    }
-    if (initialize(client, resume_session_id, deadline_ms, ret_error) < 0) {
         bly_client_free(client);
         return NULL;
     }
     return client;
 }
 
-void bly_client_free(struct bly_client *client)
+struct bly_client *bly_client_connect(const char *url, const char *resume_session_id,
+                                      int timeout_ms, struct bly_client_error *ret_error)
 {
+    struct bly_client *client = client_new(timeout_ms, ret_error);
+    struct bly_err err;
+    uint64_t deadline_ms;
+    int r;
+
     if (!client)
-        return;
+        return NULL;
+    deadline_ms = bly_client_deadline(client);
+    r = bly_link_open(url, deadline_ms, &client->link, &err);
+    return begin(client, r, &err, resume_session_id, deadline_ms, ret_error);
+}
+
+struct bly_client *bly_client_spawn(const char *const *argv, int timeout_ms,
+                                    struct bly_client_error *ret_error)
+{
+    struct bly_client *client = client_new(timeout_ms, ret_error);
+    struct bly_err err;
+    int r;
+
+    if (!client)
+        return NULL;
+    r = bly_link_spawn(argv, &client->link, &err);
+    return begin(client, r, &err, NULL, bly_client_deadline(client), ret_error);
+}
+
+int bly_client_end(struct bly_client *client)
+{
+    int status = 0;
+
+    if (!client)
+        return 0;
     while (client->first) {
         struct bly_client_message message = unkeep(client, NULL);
 
         bly_client_message_deinit(&message);
     }
+    if (client->link)
+        status = bly_link_end(client->link, client->timeout_ms);
     bly_link_free(client->link);
     free(client->session_id);
     free(client);
+    return status;
+}
+
+void bly_client_free(struct bly_client *client)
+{
+    (void)bly_client_end(client);
 }
 
 const char *bly_client_session_id(const struct bly_client *client)

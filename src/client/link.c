@@ -1,10 +1,6 @@
 #include "client/link.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <netdb.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -13,11 +9,12 @@
 #include <strings.h>
 #include <sys/random.h>
 #include <sys/socket.h>
-#include <time.h>
 
 #include "base/base64.h"
 #include "base/cleanup.h"
 #include "base/err.h"
+#include "client/connect.h"
+#include "transport/lines.h"
 #include "transport/ws.h"
 
 enum {
@@ -27,6 +24,7 @@ enum {
     INBOX_MAX = 256 << 20,
     HEAD_MAX = 8192,
     PIECE = 64 << 10,
+    END_MS = 30000, /* for a child to end when nobody said how long it may take */
 };
 
 struct letter {
@@ -37,7 +35,10 @@ struct letter {
 
 struct bly_link {
     int fd;
-    struct bly_ws_receiver in;
+    pid_t child; /* the server, started by us and spoken to in lines; 0: none */
+    int status;  /* of the child, once it is reaped */
+    struct bly_ws_receiver ws;
+    struct bly_line_receiver lines;
     struct letter *first, *last;
     size_t inbox_bytes;
     bool is_broken; /* a frame went out in part, or the end has come */
@@ -47,117 +48,7 @@ struct bly_link {
 
 uint64_t bly_link_now_ms(void)
 {
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
-/* Waits for `events`; returns what came, or -ETIMEDOUT. */
-static int wait_for(int fd, short events, uint64_t deadline_ms, struct bly_err *err)
-{
-    for (;;) {
-        struct pollfd pfd = {.fd = fd, .events = events};
-        uint64_t now = bly_link_now_ms();
-        uint64_t left = deadline_ms > now ? deadline_ms - now : 0;
-        int n = poll(&pfd, 1, left < 60000 ? (int)left : 60000);
-
-        if (n > 0)
-            return pfd.revents;
-        if (n < 0 && errno != EINTR)
-            return bly_fail_sys(err, errno, "cannot wait for the server");
-        if (n == 0 && left < 60000)
-            return bly_fail(err, BLY_ERR_SYSTEM, ETIMEDOUT, "the server did not answer in time");
-    }
-}
-
-/* Connecting */
-
-struct target {
-    char host[256], port[8], path[1024];
-};
-
-static int bad_url(const char *url, struct bly_err *err)
-{
-    return bly_fail(err, BLY_ERR_INVALID, EINVAL, "%s is not a ws://HOST:PORT URL", url);
-}
-
-static int parse_url(const char *url, struct target *ret_target, struct bly_err *err)
-{
-    const char *host, *end, *colon;
-    struct target target;
-    size_t host_len;
-
-    if (strncmp(url, "ws://", 5) != 0)
-        return bad_url(url, err);
-    host = url + 5;
-    end = host + strcspn(host, "/?#");
-    colon = memrchr(host, ':', (size_t)(end - host));
-    if (!colon || colon == host || colon + 1 == end)
-        return bad_url(url, err);
-
-    host_len = (size_t)(colon - host);
-    if (host[0] == '[' && host[host_len - 1] == ']') {
-        host++;
-        host_len -= 2;
-    }
-    if (host_len == 0 || host_len >= sizeof(target.host) ||
-        (size_t)(end - colon) > sizeof(target.port) || strlen(end) >= sizeof(target.path) - 1)
-        return bad_url(url, err);
-    snprintf(target.host, sizeof(target.host), "%.*s", (int)host_len, host);
-    snprintf(target.port, sizeof(target.port), "%.*s", (int)(end - colon - 1), colon + 1);
-    snprintf(target.path, sizeof(target.path), "%s%s", *end == '/' ? "" : "/", end);
-    *ret_target = target;
-    return 0;
-}
-
-static int finish_connect(int fd, uint64_t deadline_ms, struct bly_err *err)
-{
-    int error = 0, r = wait_for(fd, POLLOUT, deadline_ms, err);
-    socklen_t len = sizeof(error);
-
-    if (r < 0)
-        return r;
-    if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0)
-        error = errno;
-    return error ? bly_fail_sys(err, error, "cannot connect") : 0;
-}
-
-static int connect_to(const struct addrinfo *address, uint64_t deadline_ms, int *ret_fd,
-                      struct bly_err *err)
-{
-    bly_autofd int fd = socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    int on = 1, r = 0;
-
-    if (fd < 0)
-        return bly_fail_sys(err, errno, "cannot make a socket");
-    if (connect(fd, address->ai_addr, address->ai_addrlen) < 0) {
-        if (errno != EINPROGRESS && errno != EINTR)
-            return bly_fail_sys(err, errno, "cannot connect");
-        r = finish_connect(fd, deadline_ms, err);
-    }
-    if (r < 0)
-        return r;
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-    *ret_fd = bly_take_fd(&fd);
-    return 0;
-}
-
-static int connect_any(const struct target *target, uint64_t deadline_ms, int *ret_fd,
-                       struct bly_err *err)
-{
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV};
-    struct addrinfo *all;
-    int r = getaddrinfo(target->host, target->port, &hints, &all);
-
-    if (r != 0)
-        return bly_fail(err, BLY_ERR_SYSTEM, EHOSTUNREACH, "cannot find %s: %s", target->host,
-                        gai_strerror(r));
-    r = -EHOSTUNREACH;
-    for (const struct addrinfo *one = all; one && r < 0; one = one->ai_next)
-        r = connect_to(one, deadline_ms, ret_fd, err);
-    freeaddrinfo(all);
-    return r;
+    return bly_connect_now_ms();
 }
 
 /* Bytes */
@@ -208,7 +99,7 @@ static int write_all(struct bly_link *link, const uint8_t *data, size_t len, uin
         if (errno != EAGAIN && errno != EINTR)
             return break_link(link, strerrordesc_np(errno), err);
 
-        r = wait_for(link->fd, POLLOUT | POLLIN, deadline_ms, err);
+        r = bly_connect_wait(link->fd, POLLOUT | POLLIN, deadline_ms, err);
         if (r < 0) {
             /* Half a frame is out: nothing that follows would be understood. */
             break_link(link, "a message could not be sent in time", NULL);
@@ -323,7 +214,7 @@ static int take_bytes(struct bly_link *link, uint8_t *data, size_t len, bool sen
     while (at < len) {
         struct bly_ws_event event;
         size_t used;
-        int r = bly_ws_receive(&link->in, data + at, len - at, &used, &event);
+        int r = bly_ws_receive(&link->ws, data + at, len - at, &used, &event);
 
         if (r < 0)
             return break_link(link, event.reason, err);
@@ -335,11 +226,31 @@ static int take_bytes(struct bly_link *link, uint8_t *data, size_t len, bool sen
     return 0;
 }
 
+static int take_lines(struct bly_link *link, const uint8_t *data, size_t len, struct bly_err *err)
+{
+    size_t at = 0;
+
+    while (at < len) {
+        struct bly_line line;
+        size_t used;
+        int r = bly_line_receive(&link->lines, data + at, len - at, &used, &line);
+
+        if (r < 0)
+            return break_link(link, bly_line_error_text(r), err);
+        at += used;
+        if (line.text)
+            r = put_letter(link, line.text, line.len, err);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
 /* Reads once, whatever is there. */
 static int take_once(struct bly_link *link, bool sending, struct bly_err *err)
 {
     size_t room = sizeof(link->piece), n;
-    uint8_t *to = bly_ws_receiver_tail(&link->in, &room);
+    uint8_t *to = bly_ws_receiver_tail(&link->ws, &room);
     int r;
 
     if (!to) {
@@ -347,6 +258,8 @@ static int take_once(struct bly_link *link, bool sending, struct bly_err *err)
         room = sizeof(link->piece);
     }
     r = read_some(link, to, room, &n, err);
+    if (r == 0 && link->child > 0)
+        return take_lines(link, to, n, err);
     return r < 0 || n == 0 ? r : take_bytes(link, to, n, sending, err);
 }
 
@@ -355,11 +268,37 @@ static int take_in(struct bly_link *link, struct bly_err *err)
     return take_once(link, true, err);
 }
 
+/* A line feed in JSON is nothing but a blank between two tokens. */
+static int send_line(struct bly_link *link, const char *text, size_t len, uint64_t deadline_ms,
+                     struct bly_err *err)
+{
+    bly_autofree uint8_t *piece = malloc(PIECE);
+    int r = 0;
+
+    if (!piece)
+        return bly_fail_sys(err, ENOMEM, "cannot send");
+    for (size_t at = 0; r == 0 && at <= len;) {
+        size_t n = len - at < PIECE - 1 ? len - at : PIECE - 1;
+
+        for (size_t i = 0; i < n; i++)
+            piece[i] = text[at + i] == '\n' ? ' ' : (uint8_t)text[at + i];
+        at += n;
+        if (at == len) {
+            piece[n++] = '\n';
+            at++;
+        }
+        r = write_all(link, piece, n, deadline_ms, err);
+    }
+    return r;
+}
+
 int bly_link_send(struct bly_link *link, const char *text, size_t len, uint64_t deadline_ms,
                   struct bly_err *err)
 {
     if (link->is_broken)
         return broken(link, err);
+    if (link->child > 0)
+        return send_line(link, text, len, deadline_ms, err);
     return send_frame(link, BLY_WS_TEXT, text, len, deadline_ms, err);
 }
 
@@ -369,7 +308,8 @@ int bly_link_receive(struct bly_link *link, uint64_t deadline_ms, char **ret_tex
     struct letter *letter;
 
     while (!link->first) {
-        int r = link->is_broken ? broken(link, err) : wait_for(link->fd, POLLIN, deadline_ms, err);
+        int r = link->is_broken ? broken(link, err)
+                                : bly_connect_wait(link->fd, POLLIN, deadline_ms, err);
 
         if (r >= 0)
             r = take_once(link, false, err);
@@ -391,7 +331,7 @@ int bly_link_receive(struct bly_link *link, uint64_t deadline_ms, char **ret_tex
 
 /* The upgrade */
 
-static int send_upgrade(struct bly_link *link, const struct target *target, const char *key,
+static int send_upgrade(struct bly_link *link, const struct bly_target *target, const char *key,
                         uint64_t deadline_ms, struct bly_err *err)
 {
     bool is_v6 = strchr(target->host, ':') != NULL;
@@ -418,7 +358,7 @@ static int read_head(struct bly_link *link, uint64_t deadline_ms, size_t *len, s
     *len = 0;
     while (!end) {
         size_t n;
-        int r = wait_for(link->fd, POLLIN, deadline_ms, err);
+        int r = bly_connect_wait(link->fd, POLLIN, deadline_ms, err);
 
         if (*len >= HEAD_MAX)
             return bly_fail(err, BLY_ERR_INVALID, EPROTO, "the server's HTTP answer is too long");
@@ -456,7 +396,7 @@ static int check_head(char *head, const char *key, struct bly_err *err)
     return bly_fail(err, BLY_ERR_INVALID, EPROTO, "the server's upgrade answer does not fit");
 }
 
-static int upgrade(struct bly_link *link, const struct target *target, uint64_t deadline_ms,
+static int upgrade(struct bly_link *link, const struct bly_target *target, uint64_t deadline_ms,
                    struct bly_err *err)
 {
     uint8_t nonce[16];
@@ -480,22 +420,30 @@ static int upgrade(struct bly_link *link, const struct target *target, uint64_t 
     return r < 0 ? r : take_bytes(link, link->piece + used, len - used, false, err);
 }
 
+static struct bly_link *link_new(struct bly_err *err)
+{
+    struct bly_link *link = calloc(1, sizeof(*link));
+
+    if (!link) {
+        (void)bly_fail_sys(err, ENOMEM, "cannot connect");
+        return NULL;
+    }
+    link->fd = -EBADF;
+    bly_ws_receiver_init(&link->ws, BLY_WS_CLIENT, MESSAGE_MAX);
+    bly_line_receiver_init(&link->lines, MESSAGE_MAX);
+    return link;
+}
+
 int bly_link_open(const char *url, uint64_t deadline_ms, struct bly_link **ret_link,
                   struct bly_err *err)
 {
-    struct target target;
-    struct bly_link *link;
-    int r = parse_url(url, &target, err);
+    struct bly_link *link = link_new(err);
+    struct bly_target target;
+    int r;
 
-    if (r < 0)
-        return r;
-    link = calloc(1, sizeof(*link));
     if (!link)
-        return bly_fail_sys(err, ENOMEM, "cannot connect");
-
-    link->fd = -EBADF;
-    bly_ws_receiver_init(&link->in, BLY_WS_CLIENT, MESSAGE_MAX);
-    r = connect_any(&target, deadline_ms, &link->fd, err);
+        return -ENOMEM;
+    r = bly_connect_url(url, deadline_ms, &target, &link->fd, err);
     if (r == 0)
         r = upgrade(link, &target, deadline_ms, err);
     if (r < 0) {
@@ -506,10 +454,39 @@ int bly_link_open(const char *url, uint64_t deadline_ms, struct bly_link **ret_l
     return 0;
 }
 
+int bly_link_spawn(const char *const *argv, struct bly_link **ret_link, struct bly_err *err)
+{
+    struct bly_link *link = link_new(err);
+    int r;
+
+    if (!link)
+        return -ENOMEM;
+    r = bly_connect_child(argv, &link->fd, &link->child, err);
+    if (r < 0) {
+        link->child = 0;
+        bly_link_free(link);
+        return r;
+    }
+    *ret_link = link;
+    return 0;
+}
+
+int bly_link_end(struct bly_link *link, uint64_t timeout_ms)
+{
+    link->fd = bly_close(link->fd);
+    if (link->child > 0)
+        link->status = bly_connect_reap(link->child, timeout_ms);
+    link->child = 0;
+    if (!link->is_broken)
+        break_link(link, "ended", NULL);
+    return link->status;
+}
+
 struct bly_link *bly_link_free(struct bly_link *link)
 {
     if (!link)
         return NULL;
+    (void)bly_link_end(link, END_MS);
     while (link->first) {
         struct letter *next = link->first->next;
 
@@ -517,8 +494,8 @@ struct bly_link *bly_link_free(struct bly_link *link)
         free(link->first);
         link->first = next;
     }
-    bly_ws_receiver_deinit(&link->in);
-    bly_close(link->fd);
+    bly_ws_receiver_deinit(&link->ws);
+    bly_line_receiver_deinit(&link->lines);
     free(link);
     return NULL;
 }

@@ -25,7 +25,8 @@ enum {
     START_TIMEOUT_MS = 20000,
     CALL_TIMEOUT_MS = 30000,
     STOP_TIMEOUT_MS = 20000,
-    MAX_PATHS = 256
+    MAX_PATHS = 256,
+    MAX_ARGS = 40,
 };
 
 struct fixture {
@@ -123,6 +124,17 @@ const char *server_path(struct server *server, const char *fmt, ...)
     return fixture->paths[fixture->n_paths++] = path;
 }
 
+/* A Unix socket beside the working directory. */
+static const char *server_url(struct server *server)
+{
+    struct fixture *fixture = (struct fixture *)server;
+    char *url = NULL;
+
+    assert_true(asprintf(&url, "unix://%s/socket", server->dir) > 0);
+    assert_true(fixture->n_paths < MAX_PATHS);
+    return fixture->paths[fixture->n_paths++] = url;
+}
+
 /* Somewhere that is not /tmp: beside the tests' build directory, or $BLY_TEST_DIR. */
 static char *make_dir(void)
 {
@@ -138,19 +150,30 @@ static char *make_dir(void)
     return real;
 }
 
-static void run_server(const struct server *server, const char *const *extra_args, int out_fd)
+/* argv for the server; `n` words of `argv` are there already. */
+static void add_arguments(const char *argv[MAX_ARGS], size_t n, const char *listen,
+                          const char *const *extra_args)
 {
-    const char *bailey = getenv("BAILEY");
-    const char *argv[32] = {bailey, "exec-server", "--listen", "ws://127.0.0.1:0"};
-    size_t n = 4;
-
-    while (extra_args && *extra_args && n < BLY_LEN(argv) - 1)
+    argv[n++] = getenv("BAILEY");
+    argv[n++] = "exec-server";
+    argv[n++] = "--listen";
+    argv[n++] = listen;
+    while (extra_args && *extra_args && n < MAX_ARGS - 1)
         argv[n++] = *extra_args++;
+    argv[n] = NULL;
+}
+
+static void run_server(const struct server *server, const char *listen,
+                       const char *const *extra_args, int out_fd)
+{
+    const char *argv[MAX_ARGS];
+
+    add_arguments(argv, 0, listen, extra_args);
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
     (void)unsetenv("TMPDIR");
     if (chdir(server->dir) < 0 || chdir("run") < 0 || dup2(out_fd, STDOUT_FILENO) < 0)
         _exit(126);
-    (void)execv(bailey, (char *const *)(uintptr_t)argv);
+    (void)execv(argv[0], (char *const *)(uintptr_t)argv);
     _exit(127);
 }
 
@@ -168,30 +191,55 @@ static void read_url(struct server *server, int fd)
         len++;
     }
     server->url[len] = '\0';
-    assert_int_equal(strncmp(server->url, "ws://", 5), 0);
+    assert_non_null(strstr(server->url, "://"));
+}
+
+static void start_listening(struct server *server, const char *listen,
+                            const char *const *extra_args, struct bly_client_error *error)
+{
+    int pipe_fds[2];
+
+    assert_int_equal(pipe2(pipe_fds, O_CLOEXEC), 0);
+    server->pid = fork();
+    assert_true(server->pid >= 0);
+    if (server->pid == 0)
+        run_server(server, listen, extra_args, pipe_fds[1]);
+    (void)close(pipe_fds[1]);
+    read_url(server, pipe_fds[0]);
+    (void)close(pipe_fds[0]);
+    server->client = bly_client_connect(server->url, NULL, CALL_TIMEOUT_MS, error);
+}
+
+/* The shell prepares for it what run_server() prepares otherwise. */
+static void start_on_stdio(struct server *server, const char *const *extra_args,
+                           struct bly_client_error *error)
+{
+    const char *argv[MAX_ARGS] = {"sh", "-c", "cd \"$0\" && unset TMPDIR && exec \"$@\"",
+                                  server_path(server, "run")};
+
+    add_arguments(argv, 4, "stdio", extra_args);
+    server->client = bly_client_spawn(argv, CALL_TIMEOUT_MS, error);
 }
 
 struct server *server_start(const char *const *extra_args)
 {
     struct fixture *fixture = calloc(1, sizeof(*fixture));
     struct server *server = &fixture->server;
+    const char *transport = getenv("BLY_TEST_TRANSPORT");
     struct bly_client_error error = {0};
-    int pipe_fds[2];
 
     assert_non_null(fixture);
     assert_non_null(getenv("BAILEY"));
     server->dir = make_dir();
     disk_mkdir(server_path(server, "run"));
-    assert_int_equal(pipe2(pipe_fds, O_CLOEXEC), 0);
-    server->pid = fork();
-    assert_true(server->pid >= 0);
-    if (server->pid == 0)
-        run_server(server, extra_args, pipe_fds[1]);
-    (void)close(pipe_fds[1]);
-    read_url(server, pipe_fds[0]);
-    (void)close(pipe_fds[0]);
-
-    server->client = bly_client_connect(server->url, NULL, CALL_TIMEOUT_MS, &error);
+    if (!transport || strcmp(transport, "ws") == 0) {
+        start_listening(server, "ws://127.0.0.1:0", extra_args, &error);
+    } else if (strcmp(transport, "unix") == 0) {
+        start_listening(server, server_url(server), extra_args, &error);
+    } else {
+        assert_string_equal(transport, "stdio");
+        start_on_stdio(server, extra_args, &error);
+    }
     if (!server->client)
         fail_msg("cannot connect to %s: %s", server->url, error.message);
     return server;
@@ -218,9 +266,11 @@ void server_stop(struct server *server)
 
     if (!server)
         return;
-    bly_client_free(server->client);
-    (void)kill(server->pid, SIGINT); /* at once: SIGTERM would wait for what still runs */
-    status = wait_for_end(server->pid);
+    status = bly_client_end(server->client);
+    if (server->pid > 0) {
+        (void)kill(server->pid, SIGINT); /* at once: SIGTERM would wait for what still runs */
+        status = wait_for_end(server->pid);
+    }
     disk_remove_tree(server->dir);
     free(server->dir);
     for (size_t i = 0; i < fixture->n_paths; i++)

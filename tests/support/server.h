@@ -11,14 +11,15 @@
 #include "bailey/client.h"
 
 struct server {
-    pid_t pid;
-    char *dir; /* fresh, canonical, mode 0755; holds run/, the server's working directory */
-    char url[64];
+    pid_t pid;     /* 0 over stdio */
+    char *dir;     /* fresh, canonical, mode 0755; holds run/, the server's working directory */
+    char url[128]; /* "" over stdio */
     struct bly_client *client; /* connected */
 };
 
 /*
- * Starts $BAILEY exec-server with the extra arguments (NULL-terminated, may be NULL), TMPDIR unset,
+ * Starts $BAILEY exec-server on $BLY_TEST_TRANSPORT ("ws", which is the default, "unix" or "stdio")
+ * with the extra arguments (NULL-terminated, may be NULL), TMPDIR unset,
  * and connects. The directory is not below /tmp, which workspace-write policies make writable.
  * Fails the test when it cannot.
  */

@@ -737,8 +737,85 @@ static void bad_urls_are_refused(void **state)
         struct bly_client_error error = {0};
 
         assert_null(bly_client_connect(bad_urls[i], NULL, 1000, &error));
-        assert_non_null(strstr(error.message, "is not a ws://HOST:PORT URL"));
+        assert_non_null(strstr(error.message, "is no ws://HOST:PORT and no unix:///PATH URL"));
     }
+}
+
+static void unix_sockets_that_are_not_there_are_errors(void **state)
+{
+    static const struct {
+        const char *url, *text;
+    } rows[] = {
+        {"unix:///no/such/socket", "No such file or directory"},
+        {"unix://relative", "not the absolute path of a socket"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < BLY_LEN(rows); i++) {
+        struct bly_client_error error = {0};
+
+        assert_null(bly_client_connect(rows[i].url, NULL, 1000, &error));
+        assert_non_null(strstr(error.message, rows[i].text));
+    }
+}
+
+/* A server in the shell: it greets, and then does what the test wants. */
+#define GREETING \
+    "read -r hello; echo '{\"id\":1,\"result\":{\"sessionId\":\"s\"}}'; read -r initialized; "
+
+static struct bly_client *spawn_shell(const char *text, int timeout_ms)
+{
+    const char *const argv[] = {"sh", "-c", text, NULL};
+    struct bly_client_error error = {0};
+    struct bly_client *client = bly_client_spawn(argv, timeout_ms, &error);
+
+    if (!client)
+        fail_msg("%s", error.message);
+    return client;
+}
+
+static void a_child_is_spoken_to_in_lines(void **state)
+{
+    /* It hands back what it got, after a blank line, and leaves with 3. */
+    struct bly_client *client = spawn_shell(
+        GREETING "read -r call; printf '\\r\\n{\"id\":2,\"result\":[%s]}\\r\\n' \"$call\"; exit 3",
+        10000);
+    struct bly_client_error error = {0};
+    char *result = NULL;
+
+    (void)state;
+    assert_string_equal(bly_client_session_id(client), "s");
+    assert_int_equal(bly_client_call(client, "m", "{\n\"a\":\n1}\n", &result, &error), 0);
+    assert_string_equal(result, "[{\"id\":2,\"method\":\"m\",\"params\":{\"a\":1}}]");
+    free(result);
+    assert_int_equal(bly_client_call(client, "m", "{}", &result, &error), -EPIPE);
+    assert_int_equal(bly_client_end(client), 3 << 8);
+}
+
+static void a_child_learns_of_the_end(void **state)
+{
+    struct bly_client *client = spawn_shell(GREETING "read -r more || exit 7; exit 1", 10000);
+
+    (void)state;
+    assert_int_equal(bly_client_end(client), 7 << 8);
+}
+
+static void a_child_that_does_not_end_is_killed(void **state)
+{
+    struct bly_client *client = spawn_shell(GREETING "exec sleep 1000", 200);
+
+    (void)state;
+    assert_int_equal(bly_client_end(client), -1);
+}
+
+static void a_program_that_is_not_there_is_an_error(void **state)
+{
+    const char *const argv[] = {"/no/such/server", NULL};
+    struct bly_client_error error = {0};
+
+    (void)state;
+    assert_null(bly_client_spawn(argv, 1000, &error));
+    assert_non_null(strstr(error.message, "cannot start /no/such/server"));
 }
 
 static const struct CMUnitTest fixed[] = {
@@ -754,6 +831,11 @@ static const struct CMUnitTest fixed[] = {
     cmocka_unit_test(what_is_not_json_is_an_error),
     cmocka_unit_test(a_server_that_says_nothing_is_a_timeout),
     cmocka_unit_test(bad_urls_are_refused),
+    cmocka_unit_test(unix_sockets_that_are_not_there_are_errors),
+    cmocka_unit_test(a_child_is_spoken_to_in_lines),
+    cmocka_unit_test(a_child_learns_of_the_end),
+    cmocka_unit_test(a_child_that_does_not_end_is_killed),
+    cmocka_unit_test(a_program_that_is_not_there_is_an_error),
 };
 
 int main(void)
