@@ -14,13 +14,13 @@
 
 enum { PIECE = 64 << 10 };
 
-/* What the thread needs. It may outlive the pump, so the last of the two frees it. */
+/* What the thread needs, descriptors of its own included. It may outlive the pump, so the last of the two frees it. */
 struct work {
     atomic_uint refs;
     atomic_ullong moved; /* bytes */
     enum bly_pump_kind kind;
     int from, to;
-    int end_fd; /* of the thread: closing it says that the end has come */
+    int end_fd; /* closing it says that the end has come */
     uint8_t piece[PIECE];
 };
 
@@ -41,13 +41,18 @@ struct bly_pump {
 
 /* The thread */
 
+static void close_all(struct work *work)
+{
+    work->from = bly_close(work->from);
+    work->to = bly_close(work->to);
+    work->end_fd = bly_close(work->end_fd);
+}
+
 static void work_unref(struct work *work)
 {
     if (atomic_fetch_sub(&work->refs, 1) > 1)
         return;
-    bly_close(work->from);
-    bly_close(work->to);
-    bly_close(work->end_fd);
+    close_all(work); /* for a thread that could not be started */
     free(work);
 }
 
@@ -101,7 +106,7 @@ static void *run(void *arg)
         (void)shutdown(work->to, SHUT_WR);
     if (work->kind == BLY_PUMP_OUT)
         (void)shutdown(work->from, SHUT_RD);
-    work->end_fd = bly_close(work->end_fd);
+    close_all(work);
     work_unref(work);
     return NULL;
 }

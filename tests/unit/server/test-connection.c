@@ -241,6 +241,75 @@ static void a_connection_may_end_with_requests_under_way(void **state)
     fake_end(fake);
 }
 
+/* On stdin and stdout: whoever wrote requests and closed the pipe still gets the answers. */
+static void a_client_that_says_no_more_is_still_answered(void **state)
+{
+    struct fake *fake = *state;
+    struct bly_conn *conn;
+
+    fake->is_stdio = true;
+    fake_start(fake);
+    conn = fake_connect(fake);
+    take_step(conn, INIT);
+    take_step(conn, INITIALIZED);
+    take_step(conn, STAT("2"));
+    assert_true(fake_finish(conn));
+    assert_int_equal(fake_close_code(conn), 0);
+    take_step(conn, "< {\"id\":1,");
+    take_step(conn, "< {\"id\":2,\"result\"");
+    assert_int_equal(fake_close_code(conn), 1000);
+    assert_int_equal(fake->n_stdio_ended, 0);
+    fake_hang_up(conn);
+    assert_int_equal(fake->n_stdio_ended, 1);
+    assert_false(fake->violation);
+    fake_end(fake);
+}
+
+static void with_nothing_to_answer_the_end_comes_at_once(void **state)
+{
+    struct fake *fake = *state;
+    struct bly_conn *conn;
+
+    fake->is_stdio = true;
+    fake_start(fake);
+    conn = fake_connect(fake);
+    take_step(conn, INIT);
+    take_step(conn, "< result");
+    assert_false(fake_finish(conn));
+    fake_hang_up(conn);
+    assert_int_equal(fake->n_stdio_ended, 1);
+    fake_end(fake);
+}
+
+static void a_violation_on_stdio_is_told(void **state)
+{
+    struct fake *fake = *state;
+    struct bly_conn *conn;
+
+    fake->is_stdio = true;
+    fake_start(fake);
+    conn = fake_connect(fake);
+    take_step(conn, INITIALIZED);
+    take_step(conn, "closed 1008");
+    fake_hang_up(conn);
+    assert_int_equal(fake->n_stdio_ended, 1);
+    assert_true(fake->violation);
+    fake_end(fake);
+}
+
+static void a_websocket_ends_without_the_server(void **state)
+{
+    struct fake *fake = *state;
+    struct bly_conn *conn;
+
+    fake_start(fake);
+    conn = fake_connect(fake);
+    take_step(conn, INITIALIZED);
+    fake_hang_up(conn);
+    assert_int_equal(fake->n_stdio_ended, 0);
+    fake_end(fake);
+}
+
 static void handles_have_a_limit_and_come_free(void **state)
 {
     struct fake *fake = *state;
@@ -280,6 +349,12 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(a_connection_may_end_with_requests_under_way, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(a_client_that_says_no_more_is_still_answered, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(with_nothing_to_answer_the_end_comes_at_once, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(a_violation_on_stdio_is_told, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_websocket_ends_without_the_server, setup, teardown),
         cmocka_unit_test_setup_teardown(handles_have_a_limit_and_come_free, setup, teardown),
     };
     struct CMUnitTest tests[BLY_LEN(talks) + BLY_LEN(others)] = {0};

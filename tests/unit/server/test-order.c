@@ -119,6 +119,7 @@ static void random_traffic_keeps_the_rule(void **state)
                     assert_true((entries[i].reads && entries[j].reads) ||
                                 (entries[i].lane && entries[i].lane == entries[j].lane));
         assert_true(order.in_flight > 0 || !bly_order_first(&order));
+        assert_int_equal(bly_order_is_empty(&order), order.in_flight == 0);
     }
 }
 

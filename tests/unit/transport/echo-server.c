@@ -12,7 +12,7 @@
 
 #include "base/err.h"
 #include "base/limits.h"
-#include "transport/transport.h"
+#include "transport/conn.h"
 
 enum { MAX_CONNS = 1024, MAX_LISTENERS = 8 };
 
@@ -25,7 +25,7 @@ struct echo {
     struct bly_listener *listeners[MAX_LISTENERS];
     size_t n_listeners;
     struct bly_conn *conns[MAX_CONNS];
-    atomic_bool ready, refusing;
+    atomic_bool ready, refusing, has_more;
     pthread_mutex_t lock;
     pthread_cond_t changed;
     struct echo_counts counts;
@@ -159,7 +159,17 @@ static bool on_ready(void *arg)
     return atomic_load(&echo->ready);
 }
 
+static bool on_ended(void *arg, struct bly_conn *conn)
+{
+    struct user *user = arg;
+
+    assert(bly_conn_is_stdio(conn) && !user->is_closed);
+    count(user->echo, &user->echo->counts.ended);
+    return atomic_load(&user->echo->has_more);
+}
+
 static const struct bly_transport_ops ops = {
+    .ended = on_ended,
     .opened = on_opened,
     .message = on_message,
     .drained = on_drained,
@@ -207,7 +217,7 @@ static void listen_on(struct echo *echo, const char *const *urls)
     }
 }
 
-struct echo *echo_start_all(const char *const *urls, const struct bly_limits *limits)
+static struct echo *echo_new(const struct bly_limits *limits)
 {
     struct echo *echo = calloc(1, sizeof(*echo));
 
@@ -215,12 +225,31 @@ struct echo *echo_start_all(const char *const *urls, const struct bly_limits *li
     echo->limits = *limits;
     atomic_init(&echo->ready, true);
     atomic_init(&echo->refusing, false);
+    atomic_init(&echo->has_more, false);
     assert(pthread_mutex_init(&echo->lock, NULL) == 0);
     assert(pthread_cond_init(&echo->changed, NULL) == 0);
     assert(uv_loop_init(&echo->loop) == 0);
     assert(uv_async_init(&echo->loop, &echo->stop, on_stop) == 0);
     echo->stop.data = echo;
+    return echo;
+}
+
+struct echo *echo_start_all(const char *const *urls, const struct bly_limits *limits)
+{
+    struct echo *echo = echo_new(limits);
+
     listen_on(echo, urls);
+    assert(pthread_create(&echo->thread, NULL, run, echo) == 0);
+    return echo;
+}
+
+struct echo *echo_start_lines(int fd, const struct bly_limits *limits)
+{
+    static const char *const nowhere[] = {NULL};
+    struct echo *echo = echo_new(limits);
+
+    listen_on(echo, nowhere);
+    assert(bly_conn_begin_lines(echo->endpoint, fd) == 0);
     assert(pthread_create(&echo->thread, NULL, run, echo) == 0);
     return echo;
 }
@@ -259,6 +288,11 @@ void echo_set_ready(struct echo *echo, bool ready)
 void echo_set_refusing(struct echo *echo, bool refusing)
 {
     atomic_store(&echo->refusing, refusing);
+}
+
+void echo_set_has_more(struct echo *echo, bool has_more)
+{
+    atomic_store(&echo->has_more, has_more);
 }
 
 struct echo_counts echo_counts(struct echo *echo)
