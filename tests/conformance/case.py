@@ -10,6 +10,7 @@ import tempfile
 import time
 
 import values
+from channel import Pipes, StdioTarget
 from matchers import mismatch
 from values import UNDEFINED, show
 from websocket import HandshakeError, WebSocket
@@ -25,7 +26,7 @@ class Failure(Exception):
 class Connection:
     """A client: answers go to whoever asked, everything else is queued."""
 
-    def __init__(self, name, log):
+    def __init__(self, name, target, log):
         self.name = name
         self.log = log
         self.pending = {}  # JSON text of an id: future
@@ -35,11 +36,13 @@ class Connection:
         self.closed = None
         self.next_id = 1000
         self.waiters = set()
-        self.ws = WebSocket(self.on_message, self.on_pong, self.on_close)
+        kind = Pipes if isinstance(target, StdioTarget) else WebSocket
+        self.target = target
+        self.ws = kind(self.on_message, self.on_pong, self.on_close)
 
-    async def open(self, target, path, headers):
+    async def open(self, path, headers):
         try:
-            await asyncio.wait_for(self.ws.connect(target.hostname, target.port, path, headers), 10)
+            await asyncio.wait_for(self.ws.connect(self.target, path, headers), 10)
         except (OSError, HandshakeError, asyncio.TimeoutError) as error:
             raise Failure(f"connect: {error}") from error
 
@@ -142,7 +145,7 @@ class Connection:
 async def http_exchange(target, request, timeout_ms):
     """One request on a fresh connection; reads until the answer is complete or time is up."""
     try:
-        reader, writer = await asyncio.open_connection(target.hostname, target.port)
+        reader, writer = await target.open_stream()
     except OSError as error:
         raise Failure(f"http: {error}") from error
     data = ""
@@ -306,7 +309,8 @@ class Case:
         self.target = target
         self.log = log
         self.tmp = tempfile.mkdtemp(prefix="conf-", dir=os.path.realpath(tempfile.gettempdir()))
-        self.variables = {"TMP": self.tmp, "TMPURI": "file://" + self.tmp}
+        self.variables = {"TMP": self.tmp, "TMPURI": "file://" + self.tmp,
+                          "UNPARSABLE": target.unparsable}
         self.connections = {}
         self.tasks = {}
 
@@ -325,6 +329,7 @@ class Case:
                     raise Failure(f"{at}: {failure}") from failure
 
     async def finish(self, keep):
+        """Takes everything away. Returns what was wrong with the end of a connection, or None."""
         started = False
         for connection in self.connections.values():
             for process_id in connection.started if not connection.closed else ():
@@ -333,14 +338,17 @@ class Case:
                     {"id": f"cleanup-{process_id}"[:60], "method": "process/terminate",
                      "params": {"processId": process_id}})))
         await asyncio.sleep(0.03 if started else 0)
+        complaints = []
         for connection in self.connections.values():
             connection.ws.terminate()
+            complaints.append(await connection.ws.finish())
         for task in self.tasks.values():
             task.cancel()
         await asyncio.gather(*self.tasks.values(), return_exceptions=True)
         if not keep:
             make_removable(self.tmp)
             shutil.rmtree(self.tmp, ignore_errors=True)
+        return next(filter(None, complaints), None)
 
     def connection(self, name):
         if name not in self.connections:
@@ -348,8 +356,8 @@ class Case:
         return self.connections[name]
 
     async def connect(self, name, path=None, headers=None, resume=None, handshake=True):
-        connection = self.connections[name] = Connection(name, self.log)
-        await connection.open(self.target, path or self.target.path or "/", headers or {})
+        connection = self.connections[name] = Connection(name, self.target, self.log)
+        await connection.open(path or self.target.path, headers or {})
         if not handshake:
             return
         params = {"clientName": "conformance"}
@@ -641,7 +649,7 @@ class Case:
 
     async def step_upgrade(self, step, _connection):
         upgrade = step["upgrade"]
-        headers = {"Host": self.target.netloc, "Upgrade": "websocket", "Connection": "Upgrade",
+        headers = {"Host": self.target.host_header, "Upgrade": "websocket", "Connection": "Upgrade",
                    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
                    "Sec-WebSocket-Version": "13", **(upgrade.get("headers") or {})}
         lines = "".join(f"{k}: {v}\r\n" for k, v in headers.items() if v is not None)
@@ -679,10 +687,9 @@ async def run_case(case, target, log, keep):
     running = Case(case, target, log)
     try:
         await running.run()
-        return None
+        why = None
     except Failure as failure:
-        return str(failure)
+        why = str(failure)
     except Exception as error:  # a fault of the runner or the case must not end the other cases
-        return f"runner error: {type(error).__name__}: {error}"
-    finally:
-        await running.finish(keep)
+        why = f"runner error: {type(error).__name__}: {error}"
+    return await running.finish(keep) or why

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Runs the conformance cases against an exec server that listens on ws://.
+"""Runs the conformance cases against an exec server.
 
-usage: run.py ws://HOST:PORT [options]
+usage: run.py URL [options]             one that listens on ws://HOST:PORT or unix:///PATH
        run.py --server CMD [options]    start the server, stop it at the end
 
 CMD is a command line that prints the URL it listens on; when it is only a program,
-`exec-server --listen ws://127.0.0.1:0` is added. The server must run on this machine and as this
+`exec-server --listen` and what --transport says is added. Over stdio every connection is a server of
+its own, and cases that need a second connection or something of WebSocket are left out. The server must run on this machine and as this
 user: the cases prepare and inspect files. Exit status 0 when nothing failed.
 """
 
@@ -22,13 +23,13 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from urllib.parse import urlsplit
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import values  # noqa: E402
 from case import run_case  # noqa: E402
+from channel import SocketTarget, StdioTarget, fits_stdio, server_words  # noqa: E402
 
 START_TIMEOUT_S = 30
 STOP_TIMEOUT_S = 15
@@ -39,6 +40,8 @@ def read_arguments():
                                      description=__doc__.split("\n\n")[2])
     parser.add_argument("url", nargs="?")
     parser.add_argument("--server", metavar="CMD", help="start this server")
+    parser.add_argument("--transport", choices=["ws", "unix", "stdio"], default="ws",
+                        help="with --server PROGRAM: how to speak to it")
     parser.add_argument("--file", type=Path, default=Path(__file__).with_name("cases.json"))
     parser.add_argument("--dialect", choices=["A", "B", "all"], default="all")
     parser.add_argument("--area", help="only the cases of one area")
@@ -52,28 +55,35 @@ def read_arguments():
     parser.add_argument("--keep", action="store_true", help="keep the directories of the cases")
     options = parser.parse_args()
     if bool(options.url) == bool(options.server):
-        parser.error("either a ws:// URL or --server")
-    if options.url and not options.url.startswith("ws://"):
-        parser.error(f"not a ws:// URL: {options.url}")
+        parser.error("either a URL or --server")
+    if options.url and not options.url.startswith(("ws://", "unix:///")):
+        parser.error(f"not a ws:// or unix:/// URL: {options.url}")
     return options
 
 
 class Server:
     """The server under test, in a directory of its own."""
 
-    def __init__(self, command):
-        words = [command] if os.path.exists(command) else shlex.split(command)
-        if len(words) == 1:
-            words += ["exec-server", "--listen", "ws://127.0.0.1:0"]
-        if "/" in words[0]:
-            words[0] = os.path.abspath(words[0])
-        environment = {k: v for k, v in os.environ.items() if k != "TMPDIR"}
+    def __init__(self, command, transport):
         self.directory = tempfile.mkdtemp(prefix="conf-server-")
-        self.log = open(os.path.join(self.directory, "stderr"), "w+b")
+        self.words = [command] if os.path.exists(command) else shlex.split(command)
+        if len(self.words) == 1:
+            self.words = server_words(self.words, transport, self.directory)
+        if "/" in self.words[0]:
+            self.words[0] = os.path.abspath(self.words[0])
+        self.environment = {k: v for k, v in os.environ.items() if k != "TMPDIR"}
         self.cwd = os.path.join(self.directory, "cwd")
         os.mkdir(self.cwd)
-        self.process = subprocess.Popen(words, cwd=self.cwd, env=environment, stderr=self.log,
-                                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        self.process = None
+
+    def target(self, transport):
+        if transport == "stdio":
+            return StdioTarget(self.words, self.cwd, self.environment)
+        self.log = open(os.path.join(self.directory, "stderr"), "w+b")
+        self.process = subprocess.Popen(self.words, cwd=self.cwd, env=self.environment,
+                                        stderr=self.log, stdin=subprocess.DEVNULL,
+                                        stdout=subprocess.PIPE)
+        return SocketTarget(self.url())
 
     def url(self):
         """The first line of output that is a URL."""
@@ -81,7 +91,7 @@ class Server:
         timer.start()
         for line in self.process.stdout:
             text = line.decode("utf-8", "replace").strip()
-            if text.startswith("ws://"):
+            if text.startswith(("ws://", "unix://")):
                 timer.cancel()
                 threading.Thread(target=self.process.stdout.read, daemon=True).start()
                 return text
@@ -95,6 +105,9 @@ class Server:
 
     def stop(self):
         """Ends it; returns what was wrong with the end, or None."""
+        if not self.process:
+            shutil.rmtree(self.directory, ignore_errors=True)
+            return None
         early = self.process.poll()
         self.process.send_signal(signal.SIGINT)  # SIGTERM may wait for what still runs
         try:
@@ -122,22 +135,23 @@ def is_selected(case, options):
 
 
 def is_skipped(case, options):
+    if options.transport == "stdio" and not fits_stdio(case):
+        return True
     return options.peer and bool(case.get("upstream_bug") or case.get("extension"))
 
 
 def run_one(job):
     """Runs a case in this process. Returns why it failed, milliseconds, and what was said."""
-    case, url, verbose, keep = job
+    case, target, verbose, keep = job
     lines = []
     start = time.monotonic()
-    why = asyncio.run(run_case(case, urlsplit(url), lines.append if verbose else lambda _: None,
-                               keep))
+    why = asyncio.run(run_case(case, target, lines.append if verbose else lambda _: None, keep))
     return why, int((time.monotonic() - start) * 1000), lines
 
 
-def run_all(cases, url, options):
+def run_all(cases, target, options):
     """Yields (case, result) in the order of the cases."""
-    jobs = [(case, url, options.verbose, options.keep) for case in cases]
+    jobs = [(case, target, options.verbose, options.keep) for case in cases]
     workers = options.jobs or (4 if options.server else 1)
     if workers == 1:
         yield from zip(cases, map(run_one, jobs))
@@ -161,15 +175,15 @@ def main():
     cases = [c for c in values.parse(options.file.read_text(encoding="utf-8"))
              if is_selected(c, options)]
     skipped = [c for c in cases if is_skipped(c, options)]
-    server = Server(options.server) if options.server else None
-    url = server.url() if server else options.url
+    server = Server(options.server, options.transport) if options.server else None
+    target = server.target(options.transport) if server else SocketTarget(options.url)
     failed = total = 0
     complaint = None
     try:
         for case in skipped:
             print(f"skip {case['id']}  {case['title']}")
         wanted = [c for c in cases if not is_skipped(c, options)]
-        for case, (why, took_ms, lines) in run_all(wanted, url, options):
+        for case, (why, took_ms, lines) in run_all(wanted, target, options):
             report(case, why, took_ms, lines)
             total += 1
             failed += bool(why)

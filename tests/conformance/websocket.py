@@ -54,11 +54,10 @@ class WebSocket:
         self.close_reason = b""
         self.in_fragments = False
 
-    async def connect(self, host, port, path, headers):
-        self.reader, self.writer = await asyncio.open_connection(host, port, limit=1 << 20)
+    async def connect(self, target, path, headers):
+        self.reader, self.writer = await target.open_stream()
         key = base64.b64encode(os.urandom(16))
-        name = f"[{host}]" if ":" in host else host
-        lines = {"Host": f"{name}:{port}", "Upgrade": "websocket", "Connection": "Upgrade",
+        lines = {"Host": target.host_header, "Upgrade": "websocket", "Connection": "Upgrade",
                  "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": key.decode(), **headers}
         request = f"GET {path} HTTP/1.1\r\n" + "".join(f"{k}: {v}\r\n" for k, v in lines.items())
         self.writer.write(request.encode() + b"\r\n")
@@ -106,6 +105,9 @@ class WebSocket:
         """Drops the TCP connection."""
         if self.is_open:
             self.writer.transport.abort()
+
+    async def finish(self):
+        """A server lives on; nothing is wrong with that."""
 
     # ---- receiving
 
