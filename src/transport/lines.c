@@ -37,26 +37,28 @@ static int make_room(struct bly_line_receiver *r, size_t more)
     return 0;
 }
 
-/* One byte more than the limit may be here: the CR of the line's end. */
-static int check_size(const struct bly_line_receiver *r, const uint8_t *more, size_t n)
+/* How many of `n` bytes fit: up to the limit, and one more when that is the CR of the line's end.
+ */
+static size_t fitting(const struct bly_line_receiver *r, const uint8_t *data, size_t n)
 {
-    uint64_t len = (uint64_t)r->len + n;
+    uint64_t room = r->len < r->max_bytes ? r->max_bytes - r->len : 0;
 
-    if (n == 0 || len <= r->max_bytes)
-        return 0;
-    return len == r->max_bytes + 1 && more[n - 1] == '\r' ? 0 : -EMSGSIZE;
+    if (n <= room)
+        return n;
+    return (size_t)room + (r->len <= r->max_bytes && data[room] == '\r');
 }
 
 static int append(struct bly_line_receiver *r, const uint8_t *data, size_t n)
 {
-    int err = check_size(r, data, n);
+    size_t fits = fitting(r, data, n);
 
-    if (err == 0 && !bly_utf8_feed(&r->utf8, data, n))
-        err = -EILSEQ;
-    if (err == 0)
-        err = make_room(r, n);
-    if (err < 0)
-        return err;
+    /* The first fault in the line decides, however its bytes arrive. */
+    if (!bly_utf8_feed(&r->utf8, data, fits))
+        return -EILSEQ;
+    if (fits < n)
+        return -EMSGSIZE;
+    if (make_room(r, n) < 0)
+        return -ENOMEM;
     if (n > 0)
         memcpy(r->text + r->len, data, n);
     r->len += n;
