@@ -15,7 +15,7 @@ static const struct command {
     int (*run)(int argc, char **argv);
     void (*help)(FILE *out);
 } commands[] = {
-    {"exec-server", "serve agents over WebSocket", bly_cli_exec_server, bly_cli_exec_server_help},
+    {"exec-server", "serve agents over WebSocket or standard input and output", bly_cli_exec_server, bly_cli_exec_server_help},
     {"fs-helper", "carry out one file operation, from stdin to stdout", bly_cli_fs_helper,
      bly_cli_fs_helper_help},
 };

@@ -38,7 +38,7 @@ enum { BLY_LISTENERS_MAX = 64 };
 /* Where to listen: a URL (spec 1.1), or a listening socket that somebody else made. */
 struct bly_listen {
     const char *url;
-    int fd; /* when `url` is NULL; consumed, also on failure */
+    int fd; /* when `url` is NULL; the server's from the moment it comes to it */
 };
 
 /* Listens on all of them (1 to BLY_LISTENERS_MAX) or on none, and serves. Returns 0; negative errno
