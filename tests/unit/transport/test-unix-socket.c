@@ -106,6 +106,7 @@ static void a_live_socket_stays(void **state)
     bly_autofd int fd = listen_at(place, &first);
     int other;
 
+    assert_true(fd >= 0);
     assert_int_equal(bly_unix_listen(&place->address, 8, &other, &second), -EADDRINUSE);
     assert_int_equal(try_connect(&place->address), 0);
     bly_unix_remove(&first);
