@@ -3,6 +3,7 @@
 
 import base64
 import fcntl
+import hashlib
 import json
 import os
 import pty
@@ -436,7 +437,7 @@ def several_listeners():
 def one_that_fails_fails_all():
     with Place() as place:
         r = run("--listen", f"unix://{place.path('a')}", "--listen", "ws://192.0.2.1:1",
-                *(["--insecure-no-auth"] if has_option("--insecure-no-auth") else []))
+                "--insecure-no-auth")
         return (r.returncode == 1 and r.stdout == b"" and r.stderr.startswith(b"Error: ")
                 and os.listdir(place.dir) == [])
 
@@ -651,6 +652,30 @@ def systemd_bad_socket():
                 and b"descriptor 3, passed in LISTEN_FDS, is not a listening" in said[1])
 
 
+def systemd_beyond_this_machine():
+    """A socket is not harmless because somebody else made it."""
+    with listening(("0.0.0.0", 0)) as tcp:
+        server = activate([tcp])
+        said = server.communicate(timeout=PATIENCE_S)
+        refused = server.returncode == 1 and said[0] == b"" and said[1].startswith(b"Error: ")
+        server = activate([tcp], "--insecure-no-auth")
+        urls = first_lines(server, 1)
+        return (refused and urls == [f"ws://0.0.0.0:{tcp.getsockname()[1]}"]
+                and end(server) == 0)
+
+
+def unix_socket_with_a_token():
+    """--ws-auth asks everywhere."""
+    with Place() as place:
+        digest = hashlib.sha256(b"secret").hexdigest()
+        server = start("--listen", f"unix://{place.path('s')}", "--ws-auth", "capability-token",
+                       "--ws-token-sha256", digest)
+        url, = first_lines(server, 1)
+        good = (http(url, "/", *UPGRADE) == 401
+                and http(url, "/", "Authorization: Bearer secret", *UPGRADE) == 101)
+        return good and end(server) == 0
+
+
 def systemd_twice():
     r = run("--listen", "systemd", "--listen", "systemd")
     return r.returncode == 2 and b"give it once" in r.stderr
@@ -753,6 +778,7 @@ CASES = [
     ("unix: another kind of file is in use", unix_socket_over_a_file),
     ("unix: what is not ours is not removed", unix_socket_of_somebody_else_stays),
     ("unix: bad values are start errors", unix_socket_bad_values),
+    ("unix: a token where one is asked for", unix_socket_with_a_token),
     ("--any-path", any_path),
     ("without --any-path other paths are 404", any_path_is_off),
     ("--exit-on-stdin-close", lambda: exit_on_stdin_close("--exit-on-stdin-close")),
@@ -769,6 +795,7 @@ CASES = [
      lambda: systemd_without_sockets(wrong_pid=True)),
     ("systemd: none passed", lambda: systemd_without_sockets(LISTEN_FDS="0")),
     ("systemd: a socket of another kind is a start error", systemd_bad_socket),
+    ("systemd: beyond this machine only when told so", systemd_beyond_this_machine),
     ("systemd: twice is a usage error", systemd_twice),
     ("systemd: READY=1 and STOPPING=1", systemd_is_told),
 ]
