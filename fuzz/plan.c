@@ -4,7 +4,10 @@
  * "f PATH TEXT", "l PATH TARGET", "o PATH", "x PATH".
  *
  * The mounts are an implementation of the decision function, so both must agree about every path on
- * the disk; and where a program might create what is protected, the plan has to say so.
+ * the disk; and where a program might create what is protected, the plan has to say so. Neither is
+ * trusted to judge the other: a third answer comes from what the client wrote, by the shortest code
+ * that follows the specification's words (3.2, 3.4). And neither the order of the entries nor the
+ * way through a printed policy makes a difference.
  */
 #include "base/cleanup.h"
 #include "fuzz.h"
@@ -139,6 +142,169 @@ static void check_entry(const struct bly_plan *plan, const struct fake_entry *en
         FUZZ_MUST(surface == READABLE || surface == PRIVATE);
 }
 
+/* ---- what the client asked for, read from the printed policy ---- */
+
+/* Length of the directory that `line`'s path names, when it is `path` or above it; -1 otherwise. */
+static int reach(const char *line, const char *path)
+{
+    size_t len = strcspn(line, " \n");
+
+    if (len == 1)
+        return 0;
+    if (strncmp(line, path, len) != 0 || (path[len] != '/' && path[len] != '\0'))
+        return -1;
+    return (int)len;
+}
+
+/* A name that is protected in one of the roots, unless a rule of its own says otherwise. */
+static bool is_below_protected(const char *root, const char *path)
+{
+    static const char *const names[] = {".git", ".agents", ".codex", ".aws"};
+    int len = reach(root, path);
+
+    if (len <= 0 || path[len] != '/')
+        return false;
+    for (size_t i = 0; i < BLY_LEN(names); i++) {
+        size_t n = strlen(names[i]);
+
+        if (strncmp(path + len + 1, names[i], n) == 0 &&
+            (path[len + 1 + n] == '/' || path[len + 1 + n] == '\0'))
+            return true;
+    }
+    return false;
+}
+
+/* One rule in the words of bly_policy_print(). */
+struct said {
+    enum bly_access access;
+    const char *path;
+};
+
+static bool read_line(const char *line, struct said *ret)
+{
+    static const struct {
+        const char *word;
+        enum bly_access access;
+    } words[] = {{"ro ", BLY_ACCESS_READ}, {"rw ", BLY_ACCESS_WRITE}, {"deny ", BLY_ACCESS_DENY}};
+
+    for (size_t i = 0; i < BLY_LEN(words); i++) {
+        if (strncmp(line, words[i].word, strlen(words[i].word)) != 0)
+            continue;
+        *ret = (struct said){words[i].access, line + strlen(words[i].word)};
+        return strstr(line, " implied") == NULL || strstr(line, " implied") > strchr(line, '\n');
+    }
+    return false;
+}
+
+/*
+ * What the rules permit, without their order, their sorting or any search: all lines are looked at
+ * for each level of the path. Globs and platform defaults are left to the caller.
+ */
+static enum bly_access reference(const char *text, const char *path)
+{
+    enum bly_access state = BLY_ACCESS_NONE;
+
+    for (int len = 0; len <= (int)strlen(path); len++) {
+        enum bly_access here = BLY_ACCESS_NONE;
+        bool guarded = false;
+
+        for (const char *line = text; *line; line = strchr(line, '\n') + 1) {
+            struct said said;
+
+            if (!read_line(line, &said))
+                continue;
+            if (reach(said.path, path) == len && said.access > here)
+                here = said.access;
+            /* The protected name one component below this root ends here. */
+            if (said.access == BLY_ACCESS_WRITE && is_below_protected(said.path, path)) {
+                int root = reach(said.path, path);
+
+                guarded = guarded || root + 1 + (int)strcspn(path + root + 1, "/") == len;
+            }
+        }
+        if (here == BLY_ACCESS_NONE && guarded)
+            here = BLY_ACCESS_READ;
+        if (here == BLY_ACCESS_READ && state == BLY_ACCESS_DENY)
+            continue;
+        if (here != BLY_ACCESS_NONE)
+            state = here;
+    }
+    return state;
+}
+
+/* Whether a symlink, or what the server cannot see, makes a path mean something else on this disk;
+ * spaces and control characters would need a parser of their own. */
+static bool is_plain(struct fake_disk *disk, const char *text)
+{
+    for (size_t i = 0; i < disk->n; i++)
+        if (disk->entries[i].type == 'l' || disk->entries[i].type == 'x' ||
+            strpbrk(disk->entries[i].path, " \\\n"))
+            return false;
+    for (const char *line = text; *line; line = strchr(line, '\n') + 1) {
+        struct said said;
+        const char *space;
+
+        if (!read_line(line, &said))
+            continue;
+        space = strchr(said.path, ' ');
+        if ((space && space < strchr(line, '\n')) || memchr(line, '\\', strcspn(line, "\n")))
+            return false;
+    }
+    return true;
+}
+
+/* Grants of what does not exist count for nothing, and neither do names below what is a file. */
+static bool is_all_there(struct fake_disk *disk, const char *text)
+{
+    for (const char *line = text; *line; line = strchr(line, '\n') + 1) {
+        struct said said;
+        char path[256];
+
+        if (!read_line(line, &said))
+            continue;
+        if (strcspn(said.path, "\n") >= sizeof(path))
+            return false;
+        (void)snprintf(path, sizeof(path), "%.*s", (int)strcspn(said.path, "\n"), said.path);
+        if (!fake_find(disk, path))
+            return false;
+    }
+    return true;
+}
+
+/* No view shows more than was asked for: not a byte that is denied, no protected name to write. */
+static void check_promise(const struct bly_plan *plan, const char *text, const char *path)
+{
+    enum surface surface = surface_of(plan, path);
+    enum bly_access asked = reference(text, path);
+
+    if (surface == WRITABLE)
+        FUZZ_MUST(asked == BLY_ACCESS_WRITE);
+    if (surface == READABLE)
+        FUZZ_MUST(asked == BLY_ACCESS_READ || asked == BLY_ACCESS_WRITE);
+    if (bly_policy_decide(bly_plan_policy(plan), path) == BLY_ACCESS_WRITE)
+        FUZZ_MUST(asked == BLY_ACCESS_WRITE);
+}
+
+static void check_promises(const struct bly_plan *plan, const struct bly_policy *policy,
+                           struct fake_disk *disk)
+{
+    bly_autobuf struct bly_buf text;
+    const char *rules;
+
+    bly_buf_init(&text, FUZZ_OUTPUT_MAX);
+    FUZZ_MUST(bly_policy_print(policy, &text) == 0 && bly_buf_add_char(&text, '\0') == 0);
+    rules = (const char *)text.data;
+    if (policy->minimal || !is_plain(disk, rules) || !is_all_there(disk, rules))
+        return;
+    for (size_t i = 0; i < disk->n; i++) {
+        const char *path = disk->entries[i].path;
+
+        if (is_kernels(path) || fake_find(disk, "/proc/self/mountinfo"))
+            continue;
+        check_promise(plan, rules, path);
+    }
+}
+
 /* ---- what is not there ---- */
 
 static bool is_absent(const struct bly_plan *plan, const char *dir, const char *name)
@@ -205,7 +371,8 @@ static void check_packed(const struct bly_plan *plan)
     bly_plan_free(copy);
 }
 
-static void check_plan(const struct bly_plan *plan, struct fake_disk *disk)
+static void check_plan(const struct bly_plan *plan, const struct bly_policy *given,
+                       struct fake_disk *disk)
 {
     const struct bly_policy *policy = bly_plan_policy(plan);
     struct bly_probe probe = fake_probe(disk);
@@ -220,25 +387,77 @@ static void check_plan(const struct bly_plan *plan, struct fake_disk *disk)
         if (entry->type != 'l' && !is_kernels(entry->path) && !fake_is_blocked(disk, entry->path))
             check_entry(plan, entry);
     }
+    check_promises(plan, given, disk);
     for (size_t i = 0; i < policy->n_rules; i++) {
         if (is_restriction(&policy->rules[i]) && !is_kernels(policy->rules[i].path))
             check_missing(plan, disk, &policy->rules[i]);
     }
 }
 
-static void make(const struct bly_policy *policy, enum bly_purpose purpose, struct fake_disk *disk)
+/* What else ought to give the same plan: the policy written down and read again. */
+static void check_twin(const struct bly_plan *plan, int r, const struct bly_policy *twin,
+                       enum bly_purpose purpose, struct fake_disk *disk)
+{
+    struct bly_probe probe = fake_probe(disk);
+    bly_autobuf struct bly_buf packed, again;
+    struct bly_plan *other = NULL;
+
+    bly_buf_init(&packed, FUZZ_OUTPUT_MAX);
+    bly_buf_init(&again, FUZZ_OUTPUT_MAX);
+    FUZZ_MUST(bly_plan_make(twin, purpose, &probe, NULL, 0, &other, NULL) == r);
+    if (r < 0)
+        return;
+    FUZZ_MUST(bly_plan_pack(plan, &packed) == 0 && bly_plan_pack(other, &again) == 0);
+    fuzz_check_same(&packed, &again);
+    bly_plan_free(other);
+}
+
+static void make(const struct bly_policy *policy, const struct bly_policy *twin,
+                 enum bly_purpose purpose, struct fake_disk *disk)
 {
     struct bly_probe probe = fake_probe(disk);
     struct bly_plan *plan = NULL;
     struct bly_err err = {0};
     int r = bly_plan_make(policy, purpose, &probe, NULL, 0, &plan, &err);
 
+    if (twin)
+        check_twin(plan, r, twin, purpose, disk);
     if (r < 0) {
         fuzz_check_failure(r, &err);
         return;
     }
-    check_plan(plan, disk);
+    check_plan(plan, policy, disk);
     bly_plan_free(plan);
+}
+
+/* The same policy by way of its JSON, with the entries the other way round. */
+static struct bly_policy *twin_of(const struct bly_policy *policy)
+{
+    bly_autobuf struct bly_buf json;
+    struct bly_policy *twin = NULL;
+    yyjson_doc *doc = NULL;
+    yyjson_mut_doc *copy;
+    yyjson_mut_val *entries, *entry, *reversed;
+    char *text;
+
+    bly_buf_init(&json, FUZZ_OUTPUT_MAX);
+    if (bly_policy_print_json(policy, &json) == -EILSEQ)
+        return NULL;
+    FUZZ_MUST(bly_json_read_copy((const char *)json.data, json.len, &doc, NULL) == 0);
+    copy = yyjson_doc_mut_copy(doc, NULL);
+    FUZZ_MUST(copy);
+    entries = yyjson_mut_doc_ptr_get(copy, "/permissions/file_system/entries");
+    reversed = yyjson_mut_arr(copy);
+    while ((entry = yyjson_mut_arr_remove_first(entries)) != NULL)
+        yyjson_mut_arr_prepend(reversed, entry);
+    while ((entry = yyjson_mut_arr_remove_first(reversed)) != NULL)
+        yyjson_mut_arr_append(entries, entry);
+    text = yyjson_mut_write(copy, 0, NULL);
+    FUZZ_MUST(text && bly_policy_parse_text(text, &fuzz_env, &twin, NULL) == 0);
+    free(text);
+    yyjson_mut_doc_free(copy);
+    yyjson_doc_free(doc);
+    return twin;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -246,16 +465,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     bly_autofree char *text = fuzz_string(data, size);
     char *rest = text;
     const char *json = strsep(&rest, "\n");
-    struct bly_policy *policy = NULL;
+    struct bly_policy *policy = NULL, *twin;
     struct fake_disk *disk;
 
     if (bly_policy_parse_text(json, &fuzz_env, &policy, NULL) < 0)
         return 0;
     disk = disk_of(rest);
+    twin = twin_of(policy);
     if (policy->wall)
-        make(policy, BLY_FOR_HELPER, disk);
+        make(policy, twin, BLY_FOR_HELPER, disk);
     if (policy->wall || !policy->network)
-        make(policy, BLY_FOR_PROCESS, disk);
+        make(policy, twin, BLY_FOR_PROCESS, disk);
+    bly_policy_unref(twin);
     free(disk);
     bly_policy_unref(policy);
     return 0;

@@ -81,11 +81,32 @@ static void check_rules(const struct bly_policy *policy)
     }
 }
 
+/* What we write about a policy is a context that means the same. */
+static void check_written(const struct bly_policy *policy)
+{
+    bly_autobuf struct bly_buf json, packed, again;
+    struct bly_policy *copy = NULL;
+    int r;
+
+    bly_buf_init(&json, FUZZ_OUTPUT_MAX);
+    pack(policy, &packed);
+    bly_buf_init(&again, FUZZ_OUTPUT_MAX);
+    r = bly_policy_print_json(policy, &json);
+    if (r == -EILSEQ) /* a pattern below a directory whose name is not UTF-8 */
+        return;
+    FUZZ_MUST(r == 0 && bly_buf_add_char(&json, '\0') == 0);
+    FUZZ_MUST(bly_policy_parse_text((const char *)json.data, &fuzz_env, &copy, NULL) == 0);
+    pack(copy, &again);
+    fuzz_check_same(&packed, &again);
+    bly_policy_unref(copy);
+}
+
 static void check_policy(const struct bly_policy *policy)
 {
     bly_autobuf struct bly_buf text;
 
     check_packed(policy);
+    check_written(policy);
     check_rules(policy);
     bly_buf_init(&text, FUZZ_OUTPUT_MAX);
     FUZZ_MUST(bly_policy_print(policy, &text) == 0);

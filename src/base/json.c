@@ -304,6 +304,23 @@ static size_t utf8_len(const unsigned char *p, size_t n, bool *ret_valid)
     return want;
 }
 
+bool bly_json_is_text(const char *str)
+{
+    const unsigned char *p = (const unsigned char *)str;
+    size_t n = strlen(str);
+    bool valid = true;
+
+    while (n > 0 && valid) {
+        size_t len = 1;
+
+        if (*p >= 0x80)
+            len = utf8_len(p, n, &valid);
+        p += len;
+        n -= len;
+    }
+    return valid;
+}
+
 /* Appends the one character at `p` that cannot be copied as it is; returns its length. */
 static size_t add_special(struct bly_buf *buf, const unsigned char *p, size_t n)
 {

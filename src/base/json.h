@@ -4,6 +4,7 @@
  * JSON glue over yyjson: strict reading with the protocol's limits, and writing straight into a
  * buffer. Any thread.
  */
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <yyjson.h>
@@ -27,6 +28,9 @@ int bly_json_read(char *text, size_t len, yyjson_doc **ret_doc, struct bly_err *
 
 /* Like bly_json_read() for text that must stay as it is (copied). */
 int bly_json_read_copy(const char *text, size_t len, yyjson_doc **ret_doc, struct bly_err *err);
+
+/* True when a JSON string can carry `str` byte by byte: it is valid UTF-8. */
+bool bly_json_is_text(const char *str);
 
 /* Append a JSON value. Strings: bytes that are not valid UTF-8 become U+FFFD. Return buf->error. */
 int bly_json_add_str(struct bly_buf *buf, const char *str, size_t len); /* with the quotes */

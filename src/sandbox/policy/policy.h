@@ -120,6 +120,16 @@ int bly_policy_unpack(struct bly_reader *reader, struct bly_policy **ret_policy)
 int bly_policy_print(const struct bly_policy *policy, struct bly_buf *buf);
 
 /*
+ * The same policy as the `sandbox` member of a request, in one line and in the words of form B
+ * (docs/PROTOCOL.md): bly_policy_parse_text() makes an equal policy of it, and so an equal plan.
+ * For a policy as it was compiled; what a plan or bly_policy_protect() added to it is not written.
+ * Returns 0; -EILSEQ when a pattern holds bytes that no JSON string can (they come from a working
+ * directory or root that is not UTF-8); otherwise buf->error. On failure what stands in `buf` is of
+ * no use.
+ */
+int bly_policy_print_json(const struct bly_policy *policy, struct bly_buf *buf);
+
+/*
  * Whether `path` matches an absolute glob: '*' and '?' do not cross '/', '**' does, [classes], \x
  * is x itself. Time is at worst the product of the lengths for each '**' restart, never
  * exponential; no allocation.

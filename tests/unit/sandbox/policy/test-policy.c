@@ -1,5 +1,6 @@
 #include "support.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -152,6 +153,28 @@ static const struct print_case {
      PROFILE_WITH(AT("/a\\nrw /b", "read"), "", "restricted", ""), "ro /a\\x0arw /b\n"},
 };
 
+/* Written as JSON and read again it is the same policy, to the byte. */
+static void check_way_back(const struct bly_policy *policy)
+{
+    struct bly_policy *again;
+    struct bly_buf json, packed, packed_again;
+
+    bly_buf_init(&json, 1 << 20);
+    bly_buf_init(&packed, 1 << 20);
+    bly_buf_init(&packed_again, 1 << 20);
+    assert_int_equal(bly_policy_print_json(policy, &json), 0);
+    bly_buf_add_char(&json, '\0');
+    again = parse((const char *)json.data);
+    assert_int_equal(bly_policy_pack(policy, &packed), 0);
+    assert_int_equal(bly_policy_pack(again, &packed_again), 0);
+    assert_int_equal(packed.len, packed_again.len);
+    assert_memory_equal(packed.data, packed_again.data, packed.len);
+    bly_policy_unref(again);
+    bly_buf_deinit(&json);
+    bly_buf_deinit(&packed);
+    bly_buf_deinit(&packed_again);
+}
+
 static void check_print(void **state)
 {
     const struct print_case *c = *state;
@@ -160,6 +183,7 @@ static void check_print(void **state)
 
     assert_string_equal(text, c->text);
     free(text);
+    check_way_back(policy);
     bly_policy_unref(policy);
 }
 
@@ -406,6 +430,34 @@ static void both_languages_give_the_same_policy(void **state)
     }
 }
 
+/* In JSON words, and what cannot be said in them. */
+static void a_policy_is_written_as_a_context(void **state)
+{
+    struct bly_policy *policy =
+        parse(PROFILE(SPECIAL("slash_tmp", "write") "," AT("file:///%FF:", "deny")));
+    struct bly_buf json;
+    (void)state;
+
+    bly_buf_init(&json, 1 << 16);
+    assert_int_equal(bly_policy_print_json(policy, &json), 0);
+    bly_buf_add_char(&json, '\0');
+    assert_string_equal(
+        (const char *)json.data,
+        "{\"permissions\":{\"type\":\"managed\",\"file_system\":{\"type\":\"restricted\","
+        "\"entries\":[{\"path\":{\"type\":\"special\",\"value\":{\"kind\":\"slash_tmp\"}},"
+        "\"access\":\"write\"},{\"path\":{\"type\":\"path\",\"path\":\"file:///%FF:\"},"
+        "\"access\":\"deny\"}]},\"network\":\"restricted\"},\"cwd\":\"/w\","
+        "\"windowsSandboxLevel\":\"disabled\"}");
+    bly_policy_unref(policy);
+    bly_buf_deinit(&json);
+
+    policy = parse(PROFILE_WITH(GLOB("*.x", "deny"), "", "restricted", "\"cwd\":\"file:///%FF\","));
+    bly_buf_init(&json, 1 << 16);
+    assert_int_equal(bly_policy_print_json(policy, &json), -EILSEQ);
+    bly_policy_unref(policy);
+    bly_buf_deinit(&json);
+}
+
 static void a_server_started_in_the_root_has_no_wall(void **state)
 {
     static const struct bly_policy_env env = {.cwd = "/"};
@@ -530,6 +582,7 @@ int main(void)
 {
     static const struct CMUnitTest plain[] = {
         cmocka_unit_test(both_languages_give_the_same_policy),
+        cmocka_unit_test(a_policy_is_written_as_a_context),
         cmocka_unit_test(a_server_started_in_the_root_has_no_wall),
         cmocka_unit_test(a_server_without_a_directory_serves_what_needs_none),
         cmocka_unit_test(limits_are_reached_and_named),
