@@ -351,6 +351,11 @@ int bly_path_to_uri(struct bly_buf *buf, const char *path)
     static const char hex[] = "0123456789ABCDEF";
 
     bly_buf_add_str(buf, "file://");
+    /* "/C:" is a name like any other here, but a URI that says so would be taken for a drive. */
+    if (has_drive_letter(path, strlen(path))) {
+        bly_buf_printf(buf, "/%c%%%02X", path[1], (unsigned char)path[2]);
+        path += 3;
+    }
     while (*path) {
         size_t plain = 0;
 
@@ -375,6 +380,39 @@ bool bly_path_is_within(const char *path, const char *dir)
     if (len == 1)
         return true;
     return strncmp(path, dir, len) == 0 && (path[len] == '\0' || path[len] == '/');
+}
+
+int bly_path_compare(const char *a, const char *b)
+{
+    if (a[1] == '\0' || b[1] == '\0') /* the root is in front of all */
+        return (a[1] != '\0') - (b[1] != '\0');
+    while (*a == *b && *a != '\0') {
+        a++;
+        b++;
+    }
+    if (*a == *b)
+        return 0;
+    /* A slash is less than every other byte, but for the end. */
+    if (*a == '\0' || *b == '\0')
+        return *a == '\0' ? -1 : 1;
+    if (*a == '/' || *b == '/')
+        return *a == '/' ? -1 : 1;
+    return (unsigned char)*a < (unsigned char)*b ? -1 : 1;
+}
+
+const char *bly_path_holder(const char *const *sorted, size_t n, const char *path)
+{
+    size_t low = 0, high = n; /* the first one behind `path` */
+
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+
+        if (bly_path_compare(sorted[middle], path) <= 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low > 0 && bly_path_is_within(path, sorted[low - 1]) ? sorted[low - 1] : NULL;
 }
 
 char *bly_path_join(const char *dir, const char *rest)

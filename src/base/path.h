@@ -33,6 +33,18 @@ int bly_path_to_uri(struct bly_buf *buf, const char *path);
 /* True when `path` is `dir` or lies below it (component-wise; both normalised). */
 bool bly_path_is_within(const char *path, const char *dir);
 
+/*
+ * Order of a walk through a tree: a directory, everything below it, then its next neighbour. What
+ * lies below a path stands right behind it in a sorted list.
+ */
+int bly_path_compare(const char *a, const char *b);
+
+/*
+ * The path in the list that is `path` or lies above it, or NULL. The list is sorted by
+ * bly_path_compare() and none of it lies below another. Logarithmic.
+ */
+const char *bly_path_holder(const char *const *sorted, size_t n, const char *path);
+
 /* The path `rest` (relative, may contain "..") below `dir`, normalised. NULL: out of memory. */
 char *bly_path_join(const char *dir, const char *rest);
 

@@ -14,8 +14,9 @@
 enum { MAX_GRANTS = 65536 };
 
 /*
- * A version of the table, immutable and shared by the jobs that were started under it. The strings
- * belong to the planner and live as long as it does.
+ * A version of the table, immutable and shared by the jobs that were started under it. Sorted by
+ * bly_path_compare(), and none of it below another. The strings belong to the planner and live as
+ * long as it does.
  */
 struct grants {
     unsigned refs;
@@ -97,10 +98,7 @@ struct bly_planner *bly_planner_free(struct bly_planner *planner)
 
 static bool covers(const struct grants *grants, const char *path)
 {
-    for (size_t i = 0; i < grants->n; i++)
-        if (bly_path_is_within(path, grants->paths[i]))
-            return true;
-    return false;
+    return bly_path_holder(grants->paths, grants->n, path) != NULL;
 }
 
 static int keep_string(struct bly_planner *planner, const char *path, const char **ret_kept)
@@ -119,30 +117,34 @@ static int keep_string(struct bly_planner *planner, const char *path, const char
     return 0;
 }
 
-/* A new version with `path`, and without what lies below it and is thereby covered. */
-static int grant(struct bly_planner *planner, const char *path, struct bly_err *err)
+/* The next path of two sorted lists; what lies below the one taken last is left out. */
+static const char *next_of(const char *const **a, const char *const *a_end, const char *const **b,
+                           const char *const *b_end, bool *ret_new)
+{
+    bool both = *a < a_end && *b < b_end;
+
+    *ret_new = both ? bly_path_compare(**b, **a) < 0 : *b < b_end;
+    return *ret_new ? *(*b)++ : *(*a)++;
+}
+
+/* Old and new in one pass, into `grown`, which has room for all. */
+static int merge(struct bly_planner *planner, const char *const *roots, size_t n_roots,
+                 struct grants *grown)
 {
     const struct grants *old = planner->grants;
-    struct grants *grown;
-    const char *kept;
+    const char *const *a = old->paths, *const *a_end = a + old->n;
+    const char *const *b = roots, *const *b_end = b + n_roots;
 
-    if (covers(old, path))
-        return 0;
-    if (planner->n_strings == MAX_GRANTS)
-        return bly_fail(err, BLY_ERR_LIMIT, E2BIG,
-                        "this server has made too many different paths writable");
-    grown = grants_alloc(old->n + 1);
-    if (grown == NULL || keep_string(planner, path, &kept) < 0) {
-        free(grown);
-        return bly_fail_sys(err, ENOMEM, "cannot remember a writable path");
+    while (a < a_end || b < b_end) {
+        bool is_new;
+        const char *path = next_of(&a, a_end, &b, b_end, &is_new);
+
+        if (grown->n > 0 && bly_path_is_within(path, grown->paths[grown->n - 1]))
+            continue;
+        if (is_new && keep_string(planner, path, &path) < 0)
+            return -ENOMEM;
+        grown->paths[grown->n++] = path;
     }
-
-    for (size_t i = 0; i < old->n; i++)
-        if (!bly_path_is_within(old->paths[i], path))
-            grown->paths[grown->n++] = old->paths[i];
-    grown->paths[grown->n++] = kept;
-    grants_unref(planner->grants);
-    planner->grants = grown;
     return 0;
 }
 
@@ -150,14 +152,23 @@ static int grant_roots(struct bly_planner *planner, const struct bly_plan *plan,
                        struct bly_err *err)
 {
     const char *const *roots = NULL;
-    size_t n = bly_plan_write_roots(plan, &roots);
+    size_t n = bly_plan_write_roots(plan, &roots), n_new = 0;
+    struct grants *grown;
 
-    for (size_t i = 0; i < n; i++) {
-        int r = grant(planner, roots[i], err);
-
-        if (r < 0)
-            return r;
+    for (size_t i = 0; i < n; i++)
+        n_new += !covers(planner->grants, roots[i]);
+    if (n_new == 0)
+        return 0;
+    if (planner->n_strings + n_new > MAX_GRANTS)
+        return bly_fail(err, BLY_ERR_LIMIT, E2BIG,
+                        "this server has made too many different paths writable");
+    grown = grants_alloc(planner->grants->n + n);
+    if (grown == NULL || merge(planner, roots, n, grown) < 0) {
+        free(grown);
+        return bly_fail_sys(err, ENOMEM, "cannot remember a writable path");
     }
+    grants_unref(planner->grants);
+    planner->grants = grown;
     return 0;
 }
 

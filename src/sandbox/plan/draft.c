@@ -75,6 +75,7 @@ void bly_draft_drop_crossings(struct bly_draft *draft, size_t keep)
 void bly_draft_deinit(struct bly_draft *draft)
 {
     bly_draft_drop_crossings(draft, 0);
+    bly_seen_deinit(&draft->seen);
     free(draft->crossings);
     bly_names_deinit(&draft->closed);
     bly_names_deinit(&draft->pointed);

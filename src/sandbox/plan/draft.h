@@ -24,6 +24,32 @@ bool bly_names_hold(const struct bly_names *names, const char *path); /* at or b
 /* Grows a malloc'ed array by one zeroed element and returns it; NULL: out of memory. */
 void *bly_list_add(void *array, size_t *n, size_t size);
 
+/*
+ * What has been looked at: each name once for a plan, however many rules lie below it, so that a
+ * plan costs by its rules and not by their number times their depth. A cache of bounded size and
+ * bounded search: what it has no place for is looked at again.
+ */
+struct bly_seen_node {
+    char *path;
+    uint64_t hash;
+    int result; /* of the look */
+    struct bly_node node;
+    bool canonical; /* reached by walking: no symlink in it */
+};
+
+struct bly_seen {
+    struct bly_seen_node *slots; /* NULL: no memory, and nothing is kept */
+    size_t n_slots;
+};
+
+void bly_seen_init(struct bly_seen *seen, size_t expected); /* names */
+struct bly_seen_node *bly_seen_find(const struct bly_seen *seen, const char *path);
+/* A new entry, to be filled in; NULL when there is no place or no memory. */
+struct bly_seen_node *bly_seen_add(struct bly_seen *seen, const char *path);
+/* Length of the longest proper prefix of `path` that was walked and is a directory; 0: none. */
+size_t bly_seen_directory_above(const struct bly_seen *seen, const char *path);
+void bly_seen_deinit(struct bly_seen *seen);
+
 /* A symlink crossed on the way to a rule's path. */
 struct bly_crossing {
     char *path;    /* canonical directory plus name */
@@ -58,6 +84,7 @@ struct bly_draft {
     const struct bly_probe *probe;
     const char *const *granted;
     size_t n_granted;
+    struct bly_seen seen;
     struct bly_crossing *crossings;
     size_t n_crossings;
     struct bly_names closed; /* denied whatever the rules say: matches of globs, kernel internals */
@@ -78,7 +105,8 @@ int bly_draft_mark_spot(struct bly_draft *draft, const struct bly_spot *spot, st
 int bly_draft_walk(struct bly_draft *draft, const char *path, bool keep_last,
                    struct bly_spot *ret_spot, struct bly_err *err);
 
-/* One look through the probe; -EACCES comes back as an error, everything else is reported. */
+/* One look through the probe, or what it said before; -EACCES comes back as an error, everything
+ * else is reported. */
 int bly_draft_look(struct bly_draft *draft, const char *path, struct bly_node *ret_node,
                    struct bly_err *err);
 

@@ -107,6 +107,7 @@ int bly_plan_make(const struct bly_policy *policy, enum bly_purpose purpose,
     plan->network = policy->network && purpose == BLY_FOR_PROCESS;
     plan->network_only = !policy->wall;
     draft.plan = plan;
+    bly_seen_init(&draft.seen, policy->n_rules);
     r = fill(&draft, err);
     if (r < 0)
         return r;

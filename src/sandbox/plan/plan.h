@@ -28,9 +28,10 @@ struct bly_plan; /* plan_internal.h, for sandbox/plan and sandbox/enforce only *
 
 /*
  * Makes the plan. `granted` (may be NULL) lists canonical directories that were ever writable under
- * this server: a rule that crosses a symlink lying in one of them, or in a directory this policy
- * itself makes writable, is refused (BLY_ERR_INVALID, naming path and link). Blocks as the probe
- * does. Returns 0 and a plan the caller frees; negative errno with `err` set.
+ * this server, sorted by bly_path_compare() and none of them below another: a rule that crosses a
+ * symlink lying in one of them, or in a directory this policy itself makes writable, is refused
+ * (BLY_ERR_INVALID, naming path and link). Blocks as the probe does. Returns 0 and a plan the
+ * caller frees; negative errno with `err` set.
  */
 int bly_plan_make(const struct bly_policy *policy, enum bly_purpose purpose,
                   const struct bly_probe *probe, const char *const *granted, size_t n_granted,
@@ -44,7 +45,8 @@ struct bly_plan *bly_plan_free(struct bly_plan *plan); /* NULL is fine; returns 
  */
 const struct bly_policy *bly_plan_policy(const struct bly_plan *plan);
 
-/* Canonical directories (and files) this plan makes writable; borrowed. For the table of grants. */
+/* Canonical directories (and files) this plan makes writable, sorted by bly_path_compare() and none
+ * below another; borrowed. For the table of grants. */
 size_t bly_plan_write_roots(const struct bly_plan *plan, const char *const **ret_paths);
 
 /* Symlinks the rules crossed ("directory that holds the link"), to be checked against `granted`

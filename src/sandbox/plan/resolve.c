@@ -10,8 +10,13 @@
 int bly_draft_look(struct bly_draft *draft, const char *path, struct bly_node *ret_node,
                    struct bly_err *err)
 {
-    int r = draft->probe->look(draft->probe->ctx, path, ret_node);
+    struct bly_seen_node *seen = bly_seen_find(&draft->seen, path);
+    int r = seen ? seen->result : draft->probe->look(draft->probe->ctx, path, ret_node);
 
+    if (seen)
+        *ret_node = seen->node;
+    else if ((seen = bly_seen_add(&draft->seen, path)) != NULL)
+        seen->result = r, seen->node = r == 0 ? *ret_node : (struct bly_node){0};
     if (r == -EACCES)
         return r;
     if (r < 0)
@@ -143,6 +148,14 @@ static int finish(struct bly_spot *spot, enum bly_spot_state state, char *path, 
     return edge && !spot->edge ? -ENOMEM : 0;
 }
 
+static void note_canonical(struct bly_draft *draft, const char *path)
+{
+    struct bly_seen_node *seen = bly_seen_find(&draft->seen, path);
+
+    if (seen)
+        seen->canonical = true;
+}
+
 /*
  * Takes one component. Returns 1 when `spot` is complete, 0 to go on.
  */
@@ -177,6 +190,7 @@ static int take_component(struct bly_draft *draft, struct walk *walk, const char
     r = bly_draft_look(draft, here, &node, err);
     if (r < 0 && r != -EACCES)
         return r;
+    note_canonical(draft, here);
     if (r == 0 && node.type == BLY_NODE_LINK && !(last && keep_last))
         return follow(draft, walk, rule, here, &node, err);
     if (r == 0 && node.type == BLY_NODE_DIR && !last) {
@@ -221,7 +235,9 @@ static int found_directory(struct bly_draft *draft, struct walk *walk, struct bl
 int bly_draft_walk(struct bly_draft *draft, const char *path, bool keep_last,
                    struct bly_spot *ret_spot, struct bly_err *err)
 {
-    __attribute__((cleanup(walk_deinit))) struct walk walk = {strdup("/"), strdup(path), 0};
+    size_t known = bly_seen_directory_above(&draft->seen, path);
+    __attribute__((cleanup(walk_deinit))) struct walk walk = {
+        known ? strndup(path, known) : strdup("/"), strdup(path + known), 0};
 
     if (!walk.done || !walk.todo)
         return bly_fail_sys(err, ENOMEM, "cannot resolve %s", path);

@@ -15,26 +15,12 @@
 /* With protected names, names of links and second mounts. */
 enum { MAX_RULES = 12 * BLY_POLICY_MAX_RULES };
 
-/* Index of the rule for exactly `path`; or, with false, where it would be. */
 static bool find_rule(const struct bly_policy *policy, const char *path, size_t *ret_index)
 {
-    size_t low = 0, high = policy->n_rules;
+    bool found;
 
-    while (low < high) {
-        size_t mid = low + (high - low) / 2;
-        int order = bly_rules_compare_paths(policy->rules[mid].path, path);
-
-        if (order == 0) {
-            *ret_index = mid;
-            return true;
-        }
-        if (order < 0)
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    *ret_index = low;
-    return false;
+    *ret_index = bly_rules_place(policy->rules, policy->n_rules, path, &found);
+    return found;
 }
 
 bool bly_draft_has_rule(const struct bly_policy *policy, const char *path)
@@ -74,7 +60,7 @@ static int put_rule(struct bly_policy *policy, const char *path, enum bly_access
     rule += at;
     memmove(rule + 1, rule, (policy->n_rules - at) * sizeof(*rule));
     policy->n_rules++;
-    *rule = (struct bly_rule){strdup(path), access, (uint8_t)flags};
+    *rule = (struct bly_rule){strdup(path), access, (uint8_t)flags, (uint32_t)bly_path_depth(path)};
     return rule->path ? 0 : bly_fail_sys(err, ENOMEM, "cannot plan %s", path);
 }
 
@@ -311,6 +297,27 @@ static int settle_defaults(struct bly_draft *draft, struct bly_policy *policy, s
     return 0;
 }
 
+static int compare_names(const void *a, const void *b)
+{
+    return bly_path_compare(*(char *const *)a, *(char *const *)b);
+}
+
+/* Sorts, and leaves out what lies below another. */
+static void keep_topmost(struct bly_names *names)
+{
+    size_t n = 0;
+
+    if (names->n > 0)
+        qsort(names->items, names->n, sizeof(*names->items), compare_names);
+    for (size_t i = 0; i < names->n; i++) {
+        if (n > 0 && bly_path_is_within(names->items[i], names->items[n - 1]))
+            free(names->items[i]);
+        else
+            names->items[n++] = names->items[i];
+    }
+    names->n = n;
+}
+
 static int note_write_roots(struct bly_draft *draft, const struct fates *fates, struct bly_err *err)
 {
     struct bly_names roots = {0};
@@ -322,27 +329,20 @@ static int note_write_roots(struct bly_draft *draft, const struct fates *fates, 
         if (fate->kept && fate->rule->access == BLY_ACCESS_WRITE &&
             fate->spot.state == BLY_SPOT_FOUND &&
             most_for(fate->spot.path, BLY_ACCESS_WRITE) == BLY_ACCESS_WRITE &&
-            !bly_names_hold(&roots, fate->spot.path) && bly_names_add(&roots, fate->spot.path) < 0)
+            bly_names_add(&roots, fate->spot.path) < 0)
             r = bly_fail_sys(err, ENOMEM, "cannot plan %s", fate->spot.path);
     }
+    keep_topmost(&roots);
     draft->plan->write_roots = roots.items;
     draft->plan->n_write_roots = roots.n;
     return r;
 }
 
-static bool is_granted(const struct bly_draft *draft, const char *dir)
-{
-    for (size_t i = 0; i < draft->n_granted; i++)
-        if (bly_path_is_within(dir, draft->granted[i]))
-            return true;
-    return false;
-}
-
 /* Who can write a directory can plant a link in it and wait for the next policy to follow it. */
 static int refuse_planted_links(struct bly_draft *draft, struct bly_err *err)
 {
-    const struct bly_plan *plan = draft->plan;
-    const struct bly_names roots = {plan->write_roots, plan->n_write_roots};
+    const char *const *roots;
+    size_t n_roots = bly_plan_write_roots(draft->plan, &roots);
     struct bly_names dirs = {0};
     int r = 0;
 
@@ -354,11 +354,11 @@ static int refuse_planted_links(struct bly_draft *draft, struct bly_err *err)
             continue;
         if (!dir || bly_names_add_once(&dirs, dir) < 0)
             r = bly_fail_sys(err, ENOMEM, "cannot plan %s", crossing->rule);
-        else if (bly_names_hold(&roots, dir))
+        else if (bly_path_holder(roots, n_roots, dir))
             r = bly_fail(err, BLY_ERR_INVALID, EPERM,
                          "cannot enforce sandbox path %s because it crosses writable symlink %s",
                          crossing->rule, crossing->path);
-        else if (is_granted(draft, dir))
+        else if (bly_path_holder(draft->granted, draft->n_granted, dir))
             r = bly_fail(err, BLY_ERR_INVALID, EPERM,
                          "cannot enforce sandbox path %s because it crosses symlink %s in a "
                          "directory that was writable before",

@@ -36,6 +36,7 @@ struct claim {
     enum state above, state;
     int kind; /* of the step it becomes, or NO_STEP */
     uint32_t step;
+    struct claim *parent; /* the deepest claim above; NULL for "/". Known once they are sorted */
 };
 
 struct claims {
@@ -91,7 +92,34 @@ static void merge(struct claim *into, struct claim *from)
     free(from->path);
 }
 
-static void sort_claims(struct claims *claims)
+static int compare_nested(const void *a, const void *b)
+{
+    const struct claim *const *x = a, *const *y = b;
+
+    return bly_path_compare((*x)->path, (*y)->path);
+}
+
+/* In the order of a walk the claim above is the one in front, or one of those above that. */
+static int find_parents(struct claims *claims, struct bly_err *err)
+{
+    bly_autofree struct claim **order = calloc(claims->n + 1, sizeof(*order));
+
+    if (!order)
+        return bly_fail_sys(err, ENOMEM, "cannot plan the sandbox");
+    for (size_t i = 0; i < claims->n; i++)
+        order[i] = &claims->items[i];
+    qsort(order, claims->n, sizeof(*order), compare_nested);
+    for (size_t i = 0; i < claims->n; i++) {
+        struct claim *above = i > 0 ? order[i - 1] : NULL;
+
+        while (above && !bly_path_is_within(order[i]->path, above->path))
+            above = above->parent;
+        order[i]->parent = above;
+    }
+    return 0;
+}
+
+static int sort_claims(struct claims *claims, struct bly_err *err)
 {
     size_t n = 0;
 
@@ -103,6 +131,7 @@ static void sort_claims(struct claims *claims)
             claims->items[n++] = claims->items[i];
     }
     claims->n = n;
+    return find_parents(claims, err);
 }
 
 /* The claim on exactly the first `len` bytes of `path` ("/" for 0). */
@@ -124,22 +153,6 @@ static size_t parent_length(const char *path, size_t len)
     while (len > 0 && path[len - 1] != '/')
         len--;
     return len > 0 ? len - 1 : 0;
-}
-
-/* The deepest claim above; NULL for "/". */
-static struct claim *claim_above(const struct claims *claims, const struct claim *claim)
-{
-    size_t len = strcmp(claim->path, "/") == 0 ? 0 : strlen(claim->path);
-
-    while (len > 0) {
-        struct claim *found;
-
-        len = parent_length(claim->path, len);
-        found = claim_at(claims, claim->path, len);
-        if (found)
-            return found;
-    }
-    return NULL;
 }
 
 /* ---- collecting ---- */
@@ -490,7 +503,7 @@ static int kind_in_proc(const struct claims *claims, const struct claim *claim)
 
 static int kind_of_link(const struct claims *claims, const struct claim *claim)
 {
-    struct claim *above = claim_above(claims, claim);
+    struct claim *above = claim->parent;
 
     if (claim->above == STATE_WRITE && claim->access == BLY_ACCESS_READ &&
         bly_names_hold(&claims->draft->pointed, claim->path))
@@ -499,7 +512,7 @@ static int kind_of_link(const struct claims *claims, const struct claim *claim)
         return NO_STEP;
     /* Only on a private surface; elsewhere the host's own link is there already. */
     while (above && above->kind == NO_STEP)
-        above = claim_above(claims, above);
+        above = above->parent;
     return above && is_private(above->kind) ? BLY_STEP_LINK : NO_STEP;
 }
 
@@ -556,12 +569,11 @@ static bool is_own_world(const struct claim *claim)
 }
 
 /* The denied directories around something open must let it be reached. */
-static void mark_islands(struct claims *claims, struct claim *claim)
+static void mark_islands(struct claim *claim)
 {
     if (claim->state != STATE_WRITE || claim->above != STATE_DENY)
         return;
-    for (struct claim *up = claim_above(claims, claim); up && up->state == STATE_DENY;
-         up = claim_above(claims, up))
+    for (struct claim *up = claim->parent; up && up->state == STATE_DENY; up = up->parent)
         up->island = true;
 }
 
@@ -569,11 +581,11 @@ static void decide(struct claims *claims)
 {
     for (size_t i = 0; i < claims->n; i++) {
         struct claim *claim = &claims->items[i];
-        const struct claim *above = claim_above(claims, claim);
+        const struct claim *above = claim->parent;
 
         claim->above = !above ? STATE_NONE : is_own_world(above) ? STATE_NONE : above->state;
         claim->state = state_of(claim);
-        mark_islands(claims, claim);
+        mark_islands(claim);
         claim->kind = kind_of(claims, claim);
     }
 }
@@ -641,13 +653,13 @@ static int add_pins(struct claims *claims, struct bly_err *err)
 static int emit(struct claims *claims, struct claim *claim, struct bly_err *err)
 {
     struct bly_plan *plan = claims->draft->plan;
-    struct claim *on = claim_above(claims, claim);
+    struct claim *on = claim->parent;
     struct bly_step *step;
 
     if (claim->kind == NO_STEP)
         return 0;
     while (on && on->kind == NO_STEP)
-        on = claim_above(claims, on);
+        on = on->parent;
 
     step = bly_list_add(plan->steps, &plan->n_steps, sizeof(*plan->steps));
     if (!step)
@@ -675,15 +687,17 @@ int bly_draft_steps(struct bly_draft *draft, struct bly_err *err)
     __attribute__((cleanup(claims_deinit))) struct claims claims = {.draft = draft};
     int r = collect(&claims, err);
 
+    if (r == 0)
+        r = sort_claims(&claims, err);
     if (r < 0)
         return r;
-    sort_claims(&claims);
     decide(&claims); /* islands are known only after the first pass */
     decide(&claims);
     r = add_pins(&claims, err);
+    if (r == 0)
+        r = sort_claims(&claims, err);
     if (r < 0)
         return r;
-    sort_claims(&claims);
     decide(&claims);
     for (size_t i = 0; r == 0 && i < claims.n; i++)
         r = emit(&claims, &claims.items[i], err);

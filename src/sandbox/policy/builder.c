@@ -51,6 +51,7 @@ static int append_rule(struct bly_policy_builder *builder, struct bly_rule rule)
         free(rule.path);
         return -ENOMEM;
     }
+    rule.depth = (uint32_t)bly_path_depth(rule.path);
     policy->rules[policy->n_rules++] = rule;
     return 0;
 }

@@ -190,8 +190,10 @@ int bly_policy_protect(struct bly_policy *policy, const char *path)
         return -ENOMEM;
     for (; i > 0 && bly_rules_compare_paths(rules[i - 1].path, path) > 0; i--)
         rules[i] = rules[i - 1];
-    rules[i] = (struct bly_rule){
-        .path = bly_take_ptr(&copy), .access = BLY_ACCESS_READ, .flags = BLY_RULE_IMPLIED};
+    rules[i] = (struct bly_rule){.depth = (uint32_t)bly_path_depth(path),
+                                 .path = bly_take_ptr(&copy),
+                                 .access = BLY_ACCESS_READ,
+                                 .flags = BLY_RULE_IMPLIED};
     policy->n_rules++;
     return 0;
 }

@@ -30,6 +30,7 @@ struct bly_rule {
     char *path; /* absolute, normalised */
     enum bly_access access;
     uint8_t flags;
+    uint32_t depth; /* bly_path_depth(path) */
 };
 
 /* Rules that a client wrote; protected names come on top (up to four for each writable root). */

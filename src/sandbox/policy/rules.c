@@ -3,52 +3,37 @@
 #include <stdlib.h>
 #include <string.h>
 
-static size_t count_slashes(const char *text, size_t len)
-{
-    size_t n = 0;
-
-    for (size_t i = 0; i < len; i++)
-        n += text[i] == '/';
-    return n;
-}
+#include "base/path.h"
 
 /*
- * The order of the list: fewer components first, then bytewise. Compares `path` with the first
- * `len` bytes of `prefix`. What both have in front need not be counted, and "/", which is in front
- * of all, comes first.
+ * The order of the list: fewer components first, then bytewise. Compares a rule with the first
+ * `len` bytes of `path`, which are `depth` components. The depth is kept in the rule, so that most
+ * steps of a search look at no text at all.
  */
-static int compare_prefix(const char *path, const char *prefix, size_t len)
+static int compare_prefix(const struct bly_rule *rule, const char *path, size_t len, size_t depth)
 {
-    size_t same = 0;
+    int order;
 
-    while (same < len && path[same] == prefix[same])
-        same++;
-
-    size_t rest = strlen(path + same);
-
-    if (rest == 0 && same == len)
-        return 0;
-
-    size_t deeper = count_slashes(path + same, rest);
-    size_t other = count_slashes(prefix + same, len - same);
-
-    if (deeper != other)
-        return deeper < other ? -1 : 1;
-    if (same == len)
-        return 1;
-    return (unsigned char)path[same] < (unsigned char)prefix[same] ? -1 : 1;
+    if (rule->depth != depth)
+        return rule->depth < depth ? -1 : 1;
+    order = strncmp(rule->path, path, len);
+    return order != 0 ? order : rule->path[len] != '\0';
 }
 
 int bly_rules_compare_paths(const char *a, const char *b)
 {
-    return compare_prefix(a, b, strlen(b));
+    size_t depth_a = bly_path_depth(a), depth_b = bly_path_depth(b);
+
+    if (depth_a != depth_b)
+        return depth_a < depth_b ? -1 : 1;
+    return strcmp(a, b);
 }
 
 static int compare_rules(const void *left, const void *right)
 {
     const struct bly_rule *a = left;
     const struct bly_rule *b = right;
-    int order = bly_rules_compare_paths(a->path, b->path);
+    int order = a->depth != b->depth ? (a->depth < b->depth ? -1 : 1) : strcmp(a->path, b->path);
 
     if (order != 0)
         return order;
@@ -85,6 +70,7 @@ static bool next_prefix(struct bly_rule_walk *walk)
         walk->len = 1;
         return true;
     }
+    walk->depth++;
     start = walk->len == 1 ? 1 : walk->len + 1;
     if (walk->path[start - 1] != '/' || walk->path[start] == '\0')
         return false;
@@ -92,44 +78,50 @@ static bool next_prefix(struct bly_rule_walk *walk)
     return true;
 }
 
-const struct bly_rule *bly_rule_walk_next(struct bly_rule_walk *walk)
+/* The first rule at or behind the prefix, not in front of `low`. */
+static size_t search(const struct bly_rule *rules, size_t low, size_t high, const char *path,
+                     size_t len, size_t depth)
 {
-    while (walk->from < walk->n && next_prefix(walk)) {
-        size_t low = walk->from;
-        size_t high = walk->n;
-
-        while (low < high) {
-            size_t middle = low + (high - low) / 2;
-
-            if (compare_prefix(walk->rules[middle].path, walk->path, walk->len) < 0)
-                low = middle + 1;
-            else
-                high = middle;
-        }
-        walk->from = low;
-        if (low < walk->n && compare_prefix(walk->rules[low].path, walk->path, walk->len) == 0)
-            return &walk->rules[low];
-    }
-    return NULL;
-}
-
-const struct bly_rule *bly_rules_find(const struct bly_rule *rules, size_t n, const char *path)
-{
-    size_t low = 0;
-    size_t high = n;
-
     while (low < high) {
         size_t middle = low + (high - low) / 2;
-        int order = bly_rules_compare_paths(rules[middle].path, path);
 
-        if (order == 0)
-            return &rules[middle];
-        if (order < 0)
+        if (compare_prefix(&rules[middle], path, len, depth) < 0)
             low = middle + 1;
         else
             high = middle;
     }
+    return low;
+}
+
+const struct bly_rule *bly_rule_walk_next(struct bly_rule_walk *walk)
+{
+    while (walk->from < walk->n && next_prefix(walk)) {
+        const struct bly_rule *rule;
+
+        if (walk->rules[walk->from].depth > walk->depth) /* none as shallow as this is left */
+            continue;
+        walk->from = search(walk->rules, walk->from, walk->n, walk->path, walk->len, walk->depth);
+        rule = &walk->rules[walk->from];
+        if (walk->from < walk->n && compare_prefix(rule, walk->path, walk->len, walk->depth) == 0)
+            return rule;
+    }
     return NULL;
+}
+
+size_t bly_rules_place(const struct bly_rule *rules, size_t n, const char *path, bool *ret_found)
+{
+    size_t at = search(rules, 0, n, path, strlen(path), bly_path_depth(path));
+
+    *ret_found = at < n && strcmp(rules[at].path, path) == 0;
+    return at;
+}
+
+const struct bly_rule *bly_rules_find(const struct bly_rule *rules, size_t n, const char *path)
+{
+    bool found;
+    size_t at = bly_rules_place(rules, n, path, &found);
+
+    return found ? &rules[at] : NULL;
 }
 
 bool bly_rules_have_write_above(const struct bly_rule *rules, size_t n, const char *path)

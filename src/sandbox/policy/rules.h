@@ -23,10 +23,14 @@ struct bly_rule_walk {
     const struct bly_rule *rules;
     size_t n;
     const char *path;
-    size_t len;  /* of the prefix looked up last */
-    size_t from; /* rules before this one are above the prefix */
+    size_t len;   /* of the prefix looked up last */
+    size_t depth; /* its components */
+    size_t from;  /* rules before this one are above the prefix */
 };
 const struct bly_rule *bly_rule_walk_next(struct bly_rule_walk *walk); /* NULL at the end */
+
+/* Index of the rule for exactly this path; or, with false, where it would be. */
+size_t bly_rules_place(const struct bly_rule *rules, size_t n, const char *path, bool *ret_found);
 
 /* The rule for exactly this path, or NULL. */
 const struct bly_rule *bly_rules_find(const struct bly_rule *rules, size_t n, const char *path);

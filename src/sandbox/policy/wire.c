@@ -79,6 +79,7 @@ static int get_rule(struct bly_reader *reader, struct bly_policy *policy)
     policy->n_rules++;
     rule->access = (enum bly_access)access;
     rule->flags = flags;
+    rule->depth = (uint32_t)bly_path_depth(rule->path);
     if (access < BLY_ACCESS_READ || access > BLY_ACCESS_DENY || (flags & ~FLAGS))
         return -EBADMSG;
     if (policy->n_rules > 1 && bly_rules_compare_paths(rule[-1].path, rule->path) >= 0)

@@ -213,6 +213,9 @@ static const struct uri_case {
     {"to URI: plain", "/w/a.c", "file:///w/a.c"},
     {"to URI: what is escaped", "/ \"#%<>?\\`{}", "file:///%20%22%23%25%3C%3E%3F%5C%60%7B%7D"},
     {"to URI: what is not", "/^|[];&=~+:@!$'()*,-._", "file:///^|[];&=~+:@!$'()*,-._"},
+    {"to URI: what looks like a drive", "/C:/x", "file:///C%3A/x"},
+    {"to URI: the other spelling of a drive", "/c|", "file:///c%7C"},
+    {"to URI: no drive further down", "/w/C:", "file:///w/C:"},
     {"to URI: controls and DEL", "/\n\t\x01\x7f", "file:///%0A%09%01%7F"},
     {"to URI: bytes above ASCII", "/\xc3\xbc\xff", "file:///%C3%BC%FF"},
 };
@@ -251,6 +254,45 @@ static void every_byte_survives_a_round_trip(void **state)
         assert_string_equal(path, name);
         free(path);
     }
+}
+
+static void neighbours_are_sorted_behind_what_is_below(void **state)
+{
+    static const char *const sorted[] = {"/", "/a", "/a/b", "/a/b/c", "/a/b.c", "/a-", "/ab", "/b"};
+    (void)state;
+
+    for (int i = 0; i < (int)BLY_LEN(sorted); i++)
+        for (int j = 0; j < (int)BLY_LEN(sorted); j++) {
+            int order = bly_path_compare(sorted[i], sorted[j]);
+
+            if ((order > 0) - (order < 0) != (i > j) - (i < j))
+                fail_msg("%s and %s: %d", sorted[i], sorted[j], order);
+        }
+}
+
+static void the_holder_of_a_path_is_found(void **state)
+{
+    static const char *const roots[] = {"/a/b", "/a-", "/ab", "/c/d", "/c/d.e"};
+    static const char *const root[] = {"/"};
+    static const struct {
+        const char *path, *holder;
+    } rows[] = {
+        {"/", NULL},      {"/a", NULL},       {"/a/b", "/a/b"},     {"/a/b/x/y", "/a/b"},
+        {"/a/bc", NULL},  {"/a/b-", NULL},    {"/a-/x", "/a-"},     {"/a-b", NULL},
+        {"/ab/x", "/ab"}, {"/c/d/e", "/c/d"}, {"/c/d.e", "/c/d.e"}, {"/c/d.e/f", "/c/d.e"},
+        {"/c/d.", NULL},  {"/z", NULL},
+    };
+    (void)state;
+
+    for (size_t i = 0; i < BLY_LEN(rows); i++) {
+        const char *holder = bly_path_holder(roots, BLY_LEN(roots), rows[i].path);
+
+        if (holder != rows[i].holder &&
+            (!holder || !rows[i].holder || strcmp(holder, rows[i].holder)))
+            fail_msg("%s is held by %s", rows[i].path, holder ? holder : "nobody");
+    }
+    assert_ptr_equal(bly_path_holder(root, 1, "/x"), root[0]);
+    assert_null(bly_path_holder(NULL, 0, "/x"));
 }
 
 static const struct within_case {
@@ -334,6 +376,9 @@ int main(void)
     add("a path beyond the limit is too long", too_long_is_the_kernels_answer, NULL);
     add("normalise refuses relative paths and NUL", normalise_refuses_relative_and_nul, NULL);
     add("every byte survives a round trip through a URI", every_byte_survives_a_round_trip, NULL);
+    add("neighbours are sorted behind what is below", neighbours_are_sorted_behind_what_is_below,
+        NULL);
+    add("the holder of a path is found", the_holder_of_a_path_is_found, NULL);
     add("depth and base name", depth_and_base, NULL);
     return _cmocka_run_group_tests("path", tests, n_tests, NULL, NULL);
 }

@@ -1,0 +1,386 @@
+/*
+ * What a policy costs by its number of entries: the plan alone, the first file request under a
+ * policy (cold) and those that follow (warm), through a server. The same requests work against
+ * every server of dialect B, so another one can be put beside ours:
+ *
+ *     bench-rules build/bailey exec-server
+ *     bench-rules --no-plan codex exec-server
+ *     bench-rules --plan-only
+ *
+ * "--listen ws://127.0.0.1:PORT" is appended to the command. Times are medians, in microseconds, of
+ * request sent to answer read; requests are put together before the clock starts.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <ftw.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "bailey/client.h"
+#include "base/buf.h"
+#include "base/cleanup.h"
+#include "base/err.h"
+#include "sandbox/plan/plan.h"
+#include "sandbox/policy/policy.h"
+
+enum {
+    SAMPLES = 2000,
+    FEWEST = 5,       /* samples, however slow the server is */
+    CELL_MS = 3000,   /* time for the samples of one figure */
+    START_MS = 20000, /* time for the server to come up */
+    ANSWER_MS = 120000,
+    POLICY_BYTES = 1 << 20,
+    FILE_BYTES = 4096,
+};
+
+static const unsigned sizes[] = {1, 16, 80, 256};
+
+static char dir[128]; /* everything the requests touch */
+static pid_t server;
+static struct bly_client *client;
+
+static void clean_up(void);
+
+static _Noreturn void die(const char *fmt, ...)
+{
+    va_list args;
+
+    va_start(args, fmt);
+    (void)vfprintf(stderr, fmt, args);
+    va_end(args);
+    (void)fputc('\n', stderr);
+    clean_up();
+    exit(1);
+}
+
+static double read_clock(clockid_t clock)
+{
+    struct timespec now;
+
+    (void)clock_gettime(clock, &now);
+    return (double)now.tv_sec * 1e6 + (double)now.tv_nsec / 1e3;
+}
+
+static double now_us(void)
+{
+    return read_clock(CLOCK_MONOTONIC);
+}
+
+/* ---- the disk ---- */
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    (void)st, (void)type, (void)ftw;
+    return remove(path);
+}
+
+static void clean_up(void)
+{
+    bly_client_free(client);
+    client = NULL;
+    if (server > 0) {
+        (void)kill(server, SIGTERM);
+        (void)waitpid(server, NULL, 0);
+    }
+    server = 0;
+    if (dir[0])
+        (void)nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+static void make_directory(unsigned root, const char *below)
+{
+    char path[512];
+
+    (void)snprintf(path, sizeof(path), "%s/r%03u%s", dir, root, below);
+    if (mkdir(path, 0755) < 0)
+        die("cannot make %s: %s", path, strerrordesc_np(errno));
+}
+
+static void make_disk(void)
+{
+    char path[512], data[FILE_BYTES];
+    FILE *file;
+
+    /* Not below /tmp, over which another server may put a mount of its own. */
+    (void)strcpy(dir, "/var/tmp/bench-rules.XXXXXX");
+    if (!mkdtemp(dir))
+        die("cannot make %s: %s", dir, strerrordesc_np(errno));
+    for (unsigned i = 0; i < sizes[BLY_LEN(sizes) - 1]; i++) {
+        make_directory(i, "");
+        make_directory(i, "/docs");
+        make_directory(i, "/secret");
+    }
+    memset(data, 'x', sizeof(data));
+    (void)snprintf(path, sizeof(path), "%s/r000/file", dir);
+    file = fopen(path, "w");
+    if (!file || fwrite(data, sizeof(data), 1, file) != 1 || fclose(file) != 0)
+        die("cannot write %s", path);
+}
+
+/* ---- policies ---- */
+
+enum mix { ROOTS, MIXED };
+
+static const struct {
+    const char *type, *member, *below, *access;
+} entries[] = {
+    {"path", "path", "", "write"},
+    {"path", "path", "/docs", "read"},
+    {"path", "path", "/secret", "deny"},
+    {"glob_pattern", "pattern", "/**/*.env", "deny"},
+};
+
+/* Of sixteen entries eight are roots, four are read-only parts, two denied ones, two patterns. */
+static size_t kind_of(enum mix mix, unsigned i)
+{
+    static const uint8_t kinds[16] = {0, 1, 0, 2, 0, 1, 0, 3, 0, 1, 0, 2, 0, 1, 0, 3};
+
+    return mix == MIXED ? kinds[i % 16] : 0;
+}
+
+/* A context with `n` entries; `unique` makes it a policy that was never seen. */
+static void make_policy(char *to, enum mix mix, unsigned n, unsigned unique)
+{
+    to += sprintf(to,
+                  "{\"cwd\":\"file://%s/cold%u\",\"windowsSandboxLevel\":\"disabled\","
+                  "\"permissions\":{\"type\":\"managed\",\"network\":\"restricted\","
+                  "\"file_system\":{\"type\":\"restricted\",\"entries\":["
+                  "{\"path\":{\"type\":\"special\",\"value\":{\"kind\":\"minimal\"}},"
+                  "\"access\":\"read\"}",
+                  dir, unique);
+    for (unsigned i = 0; i < n; i++) {
+        size_t kind = kind_of(mix, i);
+        /* Restrictions lie in the root in front of them. */
+        unsigned root = kind == 0 ? i : i - 1;
+
+        to += sprintf(to, ",{\"path\":{\"type\":\"%s\",\"%s\":\"%s%s/r%03u%s\"},\"access\":\"%s\"}",
+                      entries[kind].type, entries[kind].member,
+                      strcmp(entries[kind].member, "path") == 0 ? "file://" : "", dir, root,
+                      entries[kind].below, entries[kind].access);
+    }
+    (void)strcpy(to, "]}}}");
+}
+
+/* ---- figures ---- */
+
+static int compare(const void *a, const void *b)
+{
+    const double *x = a, *y = b;
+
+    return *x < *y ? -1 : *x > *y;
+}
+
+/* The median of what `once` takes. `arg` goes to it with the number of the sample. */
+static double median(double (*once)(void *arg, unsigned i), void *arg, unsigned most)
+{
+    static double samples[SAMPLES];
+    double start = now_us();
+    unsigned n = 0;
+
+    while (n < most && (n < FEWEST || now_us() - start < CELL_MS * 1e3)) {
+        samples[n] = once(arg, n);
+        n++;
+    }
+    qsort(samples, n, sizeof(*samples), compare);
+    return samples[n / 2];
+}
+
+struct cell {
+    enum mix mix;
+    unsigned n;
+    const char *method;
+    const char *members; /* of the request, behind the path */
+    bool cold;
+    char *policy, *request; /* POLICY_BYTES each */
+};
+
+static unsigned n_policies; /* that were never seen so far */
+
+static double plan_once(void *arg, unsigned i)
+{
+    static const struct bly_policy_env env = {.cwd = "/"};
+    struct cell *cell = arg;
+    struct bly_policy *policy = NULL;
+    struct bly_plan *plan = NULL;
+    struct bly_err err = {0};
+    double start, end;
+
+    (void)i;
+    if (bly_policy_parse_text(cell->policy, &env, &policy, &err) < 0)
+        die("no policy: %s", err.text);
+    start = read_clock(CLOCK_THREAD_CPUTIME_ID);
+    if (bly_plan_make(policy, BLY_FOR_HELPER, &bly_probe_disk, NULL, 0, &plan, &err) < 0)
+        die("no plan: %s", err.text);
+    end = read_clock(CLOCK_THREAD_CPUTIME_ID);
+    bly_plan_free(plan);
+    bly_policy_unref(policy);
+    return end - start;
+}
+
+static double request_once(void *arg, unsigned i)
+{
+    struct cell *cell = arg;
+    char *method = NULL, *answer = NULL;
+    double start, end;
+    int len;
+
+    if (cell->cold)
+        make_policy(cell->policy, cell->mix, cell->n, ++n_policies);
+    len =
+        snprintf(cell->request, POLICY_BYTES,
+                 "{\"id\":\"bench\",\"method\":\"%s\",\"params\":{\"path\":\"file://%s/r000/%s\"%s,"
+                 "\"sandbox\":%s}}",
+                 cell->method, dir, cell->members[0] ? "out" : "file", cell->members, cell->policy);
+    (void)i;
+    start = now_us();
+    if (bly_client_send_raw(client, cell->request, (size_t)len) < 0 ||
+        bly_client_next_notification(client, ANSWER_MS, &method, &answer) < 0)
+        die("the server does not answer");
+    end = now_us();
+    if (!strstr(answer, "\"result\""))
+        die("%s with %u entries: %s", cell->method, cell->n, answer);
+    free(method);
+    free(answer);
+    return end - start;
+}
+
+/* ---- the server ---- */
+
+static unsigned free_port(void)
+{
+    struct sockaddr_in addr = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof(addr);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    if (fd < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 ||
+        getsockname(fd, (struct sockaddr *)&addr, &len) < 0)
+        die("no free port: %s", strerrordesc_np(errno));
+    (void)close(fd);
+    return ntohs(addr.sin_port);
+}
+
+static void start_server(char **command, int n)
+{
+    char url[64];
+    char **argv = calloc((size_t)n + 3, sizeof(*argv));
+    double until = now_us() + START_MS * 1e3;
+    struct bly_client_error err;
+
+    (void)snprintf(url, sizeof(url), "ws://127.0.0.1:%u", free_port());
+    if (!argv)
+        die("out of memory");
+    memcpy(argv, command, (size_t)n * sizeof(*argv));
+    argv[n] = strdup("--listen");
+    argv[n + 1] = url;
+    server = fork();
+    if (server == 0) {
+        (void)prctl(PR_SET_PDEATHSIG, SIGTERM);
+        if (!freopen("/dev/null", "w", stdout) || !freopen("/dev/null", "w", stderr))
+            _exit(127);
+        (void)execvp(argv[0], argv);
+        _exit(127);
+    }
+    free(argv[n]);
+    free(argv);
+    while (!(client = bly_client_connect(url, NULL, ANSWER_MS, &err))) {
+        if (waitpid(server, NULL, WNOHANG) == server)
+            die("%s ended", command[0]);
+        if (now_us() > until)
+            die("cannot connect to %s: %s", command[0], err.message);
+        (void)usleep(20000); /* nothing tells when a foreign server listens */
+    }
+}
+
+/* ---- the table ---- */
+
+static void print_requests(struct cell *cell, const char *payload)
+{
+    double cold, meta, read, write;
+
+    cell->method = "fs/getMetadata";
+    cell->members = "";
+    cell->cold = true;
+    cold = median(request_once, cell, SAMPLES / 20);
+    cell->cold = false;
+    meta = median(request_once, cell, SAMPLES);
+    cell->method = "fs/readFile";
+    read = median(request_once, cell, SAMPLES);
+    cell->method = "fs/writeFile";
+    cell->members = payload;
+    write = median(request_once, cell, SAMPLES);
+    (void)printf(" %.0f | %.0f | %.0f | %.0f |", cold, meta, read, write);
+}
+
+static void print_row(struct cell *cell, bool with_plan, const char *payload)
+{
+    static const char *const names[] = {[ROOTS] = "roots", [MIXED] = "mixed"};
+
+    make_policy(cell->policy, cell->mix, cell->n, 0);
+    (void)printf("| %s | %u |", names[cell->mix], cell->n);
+    if (with_plan)
+        (void)printf(" %.0f |", median(plan_once, cell, SAMPLES / 10));
+    if (client)
+        print_requests(cell, payload);
+    (void)putchar('\n');
+    (void)fflush(stdout);
+}
+
+static char *make_payload(void)
+{
+    static char text[64 + FILE_BYTES * 4 / 3];
+    char *to = text + sprintf(text, ",\"dataBase64\":\"");
+
+    memset(to, 'A', FILE_BYTES / 3 * 4);
+    (void)strcpy(to + FILE_BYTES / 3 * 4, "\"");
+    return text;
+}
+
+static void print_table(bool with_plan)
+{
+    struct cell cell = {.policy = malloc(POLICY_BYTES), .request = malloc(POLICY_BYTES)};
+    const char *payload = make_payload();
+
+    if (!cell.policy || !cell.request)
+        die("out of memory");
+    (void)printf("| policy | entries |%s%s\n|---|---|%s%s\n", with_plan ? " plan |" : "",
+                 client ? " cold | warm metadata | warm read | warm write |" : "",
+                 with_plan ? "---|" : "", client ? "---|---|---|---|" : "");
+    for (int mix = ROOTS; mix <= MIXED; mix++) {
+        for (size_t i = 0; i < BLY_LEN(sizes); i++) {
+            cell.mix = (enum mix)mix;
+            cell.n = sizes[i];
+            print_row(&cell, with_plan, payload);
+        }
+    }
+    free(cell.policy);
+    free(cell.request);
+}
+
+int main(int argc, char **argv)
+{
+    bool no_plan = argc > 1 && strcmp(argv[1], "--no-plan") == 0;
+    bool plan_only = argc == 2 && strcmp(argv[1], "--plan-only") == 0;
+    int first = no_plan ? 2 : 1;
+
+    if (!plan_only && (argc <= first || argv[first][0] == '-')) {
+        (void)fprintf(stderr, "usage: bench-rules [--no-plan] COMMAND [ARGUMENT...]\n"
+                              "       bench-rules --plan-only\n");
+        return 2;
+    }
+    make_disk();
+    if (!plan_only)
+        start_server(argv + first, argc - first);
+    print_table(!no_plan);
+    clean_up();
+    return 0;
+}
