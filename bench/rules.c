@@ -13,6 +13,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <ftw.h>
+#include <getopt.h>
 #include <netinet/in.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -45,6 +46,7 @@ enum {
 
 static const unsigned sizes[] = {1, 16, 80, 256};
 
+static unsigned only; /* this number of entries; 0: all */
 static char dir[128]; /* everything the requests touch */
 static pid_t server;
 static struct bly_client *client;
@@ -359,27 +361,47 @@ static void print_table(bool with_plan)
         for (size_t i = 0; i < BLY_LEN(sizes); i++) {
             cell.mix = (enum mix)mix;
             cell.n = sizes[i];
-            print_row(&cell, with_plan, payload);
+            if (only == 0 || only == cell.n)
+                print_row(&cell, with_plan, payload);
         }
     }
     free(cell.policy);
     free(cell.request);
 }
 
+static _Noreturn void usage(void)
+{
+    (void)fprintf(stderr, "usage: bench-rules [--entries N] [--no-plan] COMMAND [ARGUMENT...]\n"
+                          "       bench-rules [--entries N] --plan-only\n");
+    exit(2);
+}
+
 int main(int argc, char **argv)
 {
-    bool no_plan = argc > 1 && strcmp(argv[1], "--no-plan") == 0;
-    bool plan_only = argc == 2 && strcmp(argv[1], "--plan-only") == 0;
-    int first = no_plan ? 2 : 1;
+    static const struct option options[] = {
+        {"entries", required_argument, NULL, 'e'},
+        {"no-plan", no_argument, NULL, 'n'},
+        {"plan-only", no_argument, NULL, 'p'},
+        {0},
+    };
+    bool no_plan = false, plan_only = false;
+    int c;
 
-    if (!plan_only && (argc <= first || argv[first][0] == '-')) {
-        (void)fprintf(stderr, "usage: bench-rules [--no-plan] COMMAND [ARGUMENT...]\n"
-                              "       bench-rules --plan-only\n");
-        return 2;
+    while ((c = getopt_long(argc, argv, "+", options, NULL)) != -1) {
+        if (c == 'e')
+            only = (unsigned)atoi(optarg);
+        else if (c == 'n')
+            no_plan = true;
+        else if (c == 'p')
+            plan_only = true;
+        else
+            usage();
     }
+    if (plan_only == (optind < argc))
+        usage();
     make_disk();
     if (!plan_only)
-        start_server(argv + first, argc - first);
+        start_server(argv + optind, argc - optind);
     print_table(!no_plan);
     clean_up();
     return 0;

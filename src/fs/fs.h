@@ -19,6 +19,7 @@ struct bly_limits;
 struct bly_planner;
 struct bly_policy;
 struct bly_spawner;
+struct bly_watcher;
 
 enum bly_fs_op {
     BLY_FS_READ_FILE,
@@ -108,6 +109,7 @@ struct bly_fs;
 struct bly_fs_config {
     uv_loop_t *loop;
     struct bly_planner *planner;
+    struct bly_watcher *watcher; /* of the server; NULL: fingerprints are looked at each time */
     const struct bly_limits *limits;
     size_t *n_helpers; /* shared count of all helpers of the server, against limits->helpers */
     uint64_t *n_helper_starts; /* likewise, of those that ever stood; NULL: nobody counts */

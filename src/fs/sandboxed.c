@@ -19,6 +19,7 @@
 #include "fs/ops.h"
 #include "fs/ops_internal.h"
 #include "fs/warm.h"
+#include "fs/watch.h"
 #include "launcher/launcher.h"
 #include "launcher/planner.h"
 #include "sandbox/plan/plan.h"
@@ -43,7 +44,8 @@ struct helper {
     struct bly_fs_context *context;
     LIST_ENTRY(helper) entry;
     struct bly_plan *plan;
-    struct bly_warm *warm; /* NULL until it is asked for */
+    struct bly_watch *watch; /* of the plan; NULL without a watcher */
+    struct bly_warm *warm;   /* NULL until it is asked for */
     bool ready;
     bool blocked; /* the socket is full */
     uint32_t last_seq;
@@ -252,6 +254,7 @@ static void free_helper(struct helper *helper)
 {
     struct bly_fs *fs = helper->context->fs;
 
+    bly_watch_free(helper->watch);
     bly_plan_free(helper->plan);
     free(helper);
     give_place_back(fs);
@@ -401,22 +404,39 @@ static void start_helper(struct helper *helper)
         return;
     }
     bly_warm_due(helper->warm, now_of(context) + limits_of(context)->helper_op_ms);
+    /* While the wall is being built, not when the first request waits for it. What changes in
+     * between is noticed by the check before that request. */
+    if (helper->watch != NULL)
+        (void)bly_watch_check(helper->watch);
 }
 
 static void on_planned(void *arg, struct bly_plan *plan, const struct bly_err *err)
 {
     struct helper *helper = arg;
     struct bly_fs_context *context = helper->context;
+    struct bly_watcher *watcher = context->fs->config.watcher;
+    struct bly_err no_memory;
 
     context->job = NULL;
+    helper->plan = plan;
+    if (err == NULL && watcher != NULL && bly_watch_new(watcher, plan, &helper->watch) < 0) {
+        (void)bly_fail(&no_memory, BLY_ERR_LIMIT, ENOMEM, "out of memory");
+        err = &no_memory;
+    }
     if (err != NULL) {
         context->helper = NULL;
         free_helper(helper);
         fail_waiting(context, err);
         return;
     }
-    helper->plan = plan;
     start_helper(helper);
+}
+
+/* The fingerprint is asked for before every single request: a stale wall is a hole. */
+static bool is_stale(struct helper *helper)
+{
+    return helper->watch != NULL ? bly_watch_check(helper->watch) != 0
+                                 : bly_plan_fits(helper->plan, &bly_probe_disk) != 0;
 }
 
 /* The helper of this session that has been idle longest makes room. */
@@ -600,7 +620,6 @@ static int send_first(struct helper *helper, struct bly_fs_call *call)
     return 0;
 }
 
-/* The fingerprint is looked at before every single request: a stale wall is a hole. */
 static int offer(struct helper *helper, struct bly_fs_call *call)
 {
     struct bly_fs_context *context = helper->context;
@@ -611,7 +630,7 @@ static int offer(struct helper *helper, struct bly_fs_call *call)
     /* A large file is read by a pool thread after the helper has opened it. */
     if (is_mutation(&call->request) && context->n_readers > 0)
         return WAIT;
-    if (bly_plan_fits(helper->plan, &bly_probe_disk) != 0) {
+    if (is_stale(helper)) {
         if (helper->n_flights > 0)
             return WAIT;
         end_helper(helper);

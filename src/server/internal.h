@@ -52,6 +52,7 @@ struct bly_server {
     struct bly_listener *listeners[BLY_LISTENERS_MAX];
     size_t n_listeners, n_listening; /* n_listening: whose handles are not gone yet */
     struct bly_planner *planner;
+    struct bly_watcher *watcher; /* what warm helpers depend on */
     struct bly_ring *empty_ring; /* what a process that has not started yet has said */
     size_t n_helpers;            /* of all sessions, kept by fs */
     struct bly_metrics metrics;

@@ -7,6 +7,7 @@
 #include "base/err.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "fs/watch.h"
 #include "launcher/planner.h"
 #include "process/ring.h"
 #include "server/internal.h"
@@ -130,6 +131,8 @@ int bly_server_start(const struct bly_server_config *config, const struct bly_li
         r = bly_metrics_init(&server->metrics);
     if (r >= 0)
         r = bly_planner_new(config->loop, &server->planner);
+    if (r >= 0)
+        r = bly_watcher_new(config->limits->watches, &server->watcher);
     if (r < 0)
         (void)bly_fail(err, BLY_ERR_LIMIT, -r, "%s", bly_errno_text(-r));
     else
@@ -153,6 +156,7 @@ struct bly_server *bly_server_free(struct bly_server *server)
         return NULL;
     bly_endpoint_unref(server->endpoint);
     bly_planner_free(server->planner);
+    bly_watcher_free(server->watcher);
     bly_ring_free(server->empty_ring);
     bly_metrics_deinit(&server->metrics);
     free(server);

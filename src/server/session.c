@@ -161,6 +161,7 @@ static int session_init_fs(struct bly_session *session)
     struct bly_fs_config config = {
         .loop = server->config.loop,
         .planner = server->planner,
+        .watcher = server->watcher,
         .limits = server->config.limits,
         .n_helpers = &server->n_helpers,
         .n_helper_starts = &server->metrics.helper_starts,

@@ -4,6 +4,7 @@
  * reachable under another name, where nothing holds it. The host's mount table says where.
  */
 #include "sandbox/plan/draft.h"
+#include "sandbox/plan/mounts.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -12,103 +13,13 @@
 #include "base/err.h"
 #include "base/path.h"
 
-enum { MOUNT_TABLE_MAX = 8 << 20 };
-
-struct mount {
-    const char *device; /* "major:minor" */
-    const char *root;   /* what of the file system is mounted */
-    const char *point;  /* where */
-    const char *type;
-};
-
-struct mounts {
-    char *text; /* what the fields point into */
-    struct mount *items;
-    size_t n;
-};
-
-static void mounts_deinit(struct mounts *mounts)
-{
-    free(mounts->text);
-    free(mounts->items);
-}
-
-/* The kernel writes space, tab, newline and backslash as three octal digits. */
-static void unescape(char *text)
-{
-    char *to = text;
-
-    for (const char *from = text; *from; to++) {
-        if (from[0] == '\\' && from[1] >= '0' && from[1] <= '3' && from[2] >= '0' &&
-            from[2] <= '7' && from[3] >= '0' && from[3] <= '7') {
-            *to = (char)((from[1] - '0') * 64 + (from[2] - '0') * 8 + (from[3] - '0'));
-            from += 4;
-        } else {
-            *to = *from++;
-        }
-    }
-    *to = '\0';
-}
-
-/* "ID PARENT MAJOR:MINOR ROOT POINT OPTIONS [TAGS...] - TYPE SOURCE OPTIONS" */
-static bool parse_mount(char *line, struct mount *ret)
-{
-    char *fields[5];
-    char *save = NULL;
-    char *word = strtok_r(line, " ", &save);
-
-    for (size_t i = 0; i < BLY_LEN(fields); i++) {
-        if (!word)
-            return false;
-        fields[i] = word;
-        word = strtok_r(NULL, " ", &save);
-    }
-    while (word && strcmp(word, "-") != 0)
-        word = strtok_r(NULL, " ", &save);
-    if (!word)
-        return false;
-    word = strtok_r(NULL, " ", &save);
-    if (!word)
-        return false;
-    unescape(fields[3]);
-    unescape(fields[4]);
-    *ret = (struct mount){fields[2], fields[3], fields[4], word};
-    return true;
-}
-
-static int read_mounts(struct bly_draft *draft, struct mounts *mounts, struct bly_err *err)
-{
-    char *save = NULL;
-    int r = draft->probe->read_small(draft->probe->ctx, "/proc/self/mountinfo", MOUNT_TABLE_MAX,
-                                     &mounts->text);
-
-    if (r == -ENOENT)
-        return 0;
-    if (r < 0)
-        return bly_fail_sys(err, -r, "cannot read the mount table");
-    if (strlen(mounts->text) >= MOUNT_TABLE_MAX)
-        return bly_fail(err, BLY_ERR_UNSUPPORTED, E2BIG, "the mount table is too large");
-
-    for (char *line = strtok_r(mounts->text, "\n", &save); line;
-         line = strtok_r(NULL, "\n", &save)) {
-        struct mount *grown = bly_list_add(mounts->items, &mounts->n, sizeof(*mounts->items));
-
-        if (!grown)
-            return bly_fail_sys(err, ENOMEM, "cannot read the mount table");
-        mounts->items = grown;
-        if (!parse_mount(line, &grown[mounts->n - 1]))
-            return bly_fail(err, BLY_ERR_UNSUPPORTED, EINVAL, "cannot understand the mount table");
-    }
-    return 0;
-}
-
 /* The mount that holds `path`: the deepest one, and of those the one mounted last. */
-static const struct mount *mount_of(const struct mounts *mounts, const char *path)
+static const struct bly_mount *mount_of(const struct bly_mounts *mounts, const char *path)
 {
-    const struct mount *best = NULL;
+    const struct bly_mount *best = NULL;
 
     for (size_t i = 0; i < mounts->n; i++) {
-        const struct mount *m = &mounts->items[i];
+        const struct bly_mount *m = &mounts->items[i];
 
         if (bly_path_is_within(path, m->point) &&
             (!best || strlen(m->point) >= strlen(best->point)))
@@ -167,8 +78,8 @@ static int restrict_alias(struct bly_draft *draft, const char *alias, enum bly_a
 }
 
 static int check_mount(struct bly_draft *draft, const char *path, enum bly_access access,
-                       const char *in_fs, const struct mount *home, const struct mount *other,
-                       struct bly_err *err)
+                       const char *in_fs, const struct bly_mount *home,
+                       const struct bly_mount *other, struct bly_err *err)
 {
     bly_autofree char *alias = NULL;
     bly_autofree char *original = NULL;
@@ -199,10 +110,10 @@ static int check_mount(struct bly_draft *draft, const char *path, enum bly_acces
     return restrict_alias(draft, alias, access, err);
 }
 
-static int check_rule(struct bly_draft *draft, const struct mounts *mounts, const char *path,
+static int check_rule(struct bly_draft *draft, const struct bly_mounts *mounts, const char *path,
                       enum bly_access access, struct bly_err *err)
 {
-    const struct mount *home = mount_of(mounts, path);
+    const struct bly_mount *home = mount_of(mounts, path);
     bly_autofree char *in_fs = NULL;
     int r = 0;
 
@@ -217,11 +128,11 @@ static int check_rule(struct bly_draft *draft, const struct mounts *mounts, cons
 }
 
 /* The host's processes show through every procfs, wherever it is mounted. */
-static int close_foreign_proc(struct bly_draft *draft, const struct mounts *mounts,
+static int close_foreign_proc(struct bly_draft *draft, const struct bly_mounts *mounts,
                               struct bly_err *err)
 {
     for (size_t i = 0; i < mounts->n; i++) {
-        const struct mount *m = &mounts->items[i];
+        const struct bly_mount *m = &mounts->items[i];
 
         if (strcmp(m->type, "proc") == 0 && !bly_path_is_within(m->point, "/proc") &&
             bly_names_add_once(&draft->closed, m->point) < 0)
@@ -237,12 +148,31 @@ static bool restricts(const struct bly_policy *policy, const struct bly_rule *ru
             bly_draft_parent_access(policy, rule->path) == BLY_ACCESS_WRITE);
 }
 
+/*
+ * The table is part of what the plan depends on. What is mounted below a root later is not in a
+ * wall that stands, so requests would go to what it covers; and another name for something that is
+ * restricted might have come.
+ */
+static int mark_mounts(struct bly_draft *draft, const struct bly_mounts *mounts,
+                       struct bly_err *err)
+{
+    static const struct bly_node none = {0};
+    bly_autofree char *text = bly_mounts_print(mounts);
+
+    if (!text)
+        return bly_fail_sys(err, ENOMEM, "cannot plan the sandbox");
+    return bly_draft_mark(draft, BLY_MARK_MOUNTS, BLY_MOUNTS_PATH, &none, text, err);
+}
+
 int bly_draft_aliases(struct bly_draft *draft, struct bly_err *err)
 {
-    __attribute__((cleanup(mounts_deinit))) struct mounts mounts = {0};
+    __attribute__((cleanup(bly_mounts_deinit))) struct bly_mounts mounts = {0};
     struct bly_policy *policy = draft->plan->policy;
     struct bly_policy *before;
-    int r = read_mounts(draft, &mounts, err);
+    int r = bly_mounts_read(draft->probe, &mounts, err);
+
+    if (r == 0)
+        r = mark_mounts(draft, &mounts, err);
 
     if (r == 0)
         r = close_foreign_proc(draft, &mounts, err);

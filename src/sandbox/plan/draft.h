@@ -110,6 +110,9 @@ int bly_draft_walk(struct bly_draft *draft, const char *path, bool keep_last,
 int bly_draft_look(struct bly_draft *draft, const char *path, struct bly_node *ret_node,
                    struct bly_err *err);
 
+/* fits.c: once the marks are complete. */
+void bly_plan_seal_marks(struct bly_plan *plan);
+
 /* rules.c: the derived policy, rules on canonical paths, missing grants gone, links refused. */
 int bly_draft_rules(struct bly_draft *draft, struct bly_err *err);
 /* Adds one rule, keeping order; on a tie the stronger access stays (deny, write, read). */

@@ -85,6 +85,7 @@ static int fill(struct bly_draft *draft, struct bly_err *err)
     if (r < 0)
         return r;
     unique_marks(draft->plan);
+    bly_plan_seal_marks(draft->plan);
     bly_policy_derive(draft->plan->policy);
     return 0;
 }
@@ -140,41 +141,4 @@ size_t bly_plan_write_roots(const struct bly_plan *plan, const char *const **ret
 size_t bly_plan_links(const struct bly_plan *plan, const char *const **ret_dirs)
 {
     return lend(plan->link_dirs, plan->n_link_dirs, ret_dirs);
-}
-
-static bool same_text(int r, const char *now, const char *then)
-{
-    return r == 0 && strcmp(now, then) == 0;
-}
-
-static bool mark_fits(const struct bly_mark *mark, const struct bly_probe *probe)
-{
-    bly_autofree char *text = NULL;
-    struct bly_node node = {0};
-    int r;
-
-    switch (mark->kind) {
-    case BLY_MARK_NODE:
-        return probe->look(probe->ctx, mark->path, &node) == 0 && node.type == mark->node.type &&
-               node.dev == mark->node.dev && node.ino == mark->node.ino;
-    case BLY_MARK_LINK:
-        r = probe->read_link(probe->ctx, mark->path, &text);
-        return same_text(r, text, mark->text);
-    case BLY_MARK_TEXT:
-        r = probe->read_small(probe->ctx, mark->path, BLY_POINTER_MAX, &text);
-        return same_text(r, text, mark->text);
-    case BLY_MARK_BLOCKED:
-        return probe->look(probe->ctx, mark->path, &node) == -EACCES;
-    case BLY_MARK_KINDS:
-        break;
-    }
-    return false;
-}
-
-int bly_plan_fits(const struct bly_plan *plan, const struct bly_probe *probe)
-{
-    for (size_t i = 0; i < plan->n_marks; i++)
-        if (!mark_fits(&plan->marks[i], probe))
-            return BLY_PLAN_STALE;
-    return 0;
 }

@@ -59,6 +59,25 @@ enum { BLY_PLAN_STALE = 1 };
  * for speed. */
 int bly_plan_fits(const struct bly_plan *plan, const struct bly_probe *probe);
 
+/* Parts of that, for somebody who knows about the others by other means. */
+enum {
+    BLY_PLAN_NAMES = 1,    /* which objects names lead to, symlinks included */
+    BLY_PLAN_MOUNTS = 2,   /* the mount table */
+    BLY_PLAN_CONTENTS = 4, /* pointer files, and what cannot be looked at */
+};
+int bly_plan_fits_in(const struct bly_plan *plan, const struct bly_probe *probe, unsigned parts);
+
+/*
+ * Every name that BLY_PLAN_NAMES depends on, each with the path of the directory it stands in and
+ * after the names of that directory: while no such name is made, removed, renamed or changes its
+ * permissions, that part fits. `name` has `len` bytes and no NUL behind it; both are borrowed for
+ * the call. Some may come twice. Stops and returns what `each` returned when that is not 0;
+ * -ENOMEM.
+ */
+typedef int (*bly_plan_name_fn)(void *arg, const char *dir, const char *name, size_t len);
+int bly_plan_each_name(const struct bly_plan *plan, bly_plan_name_fn each, void *arg);
+
+/* As bytes, without the fingerprint, which is of no use to whoever builds the wall. */
 int bly_plan_pack(const struct bly_plan *plan, struct bly_buf *buf);
 int bly_plan_unpack(struct bly_reader *reader, struct bly_plan **ret_plan); /* -EBADMSG */
 

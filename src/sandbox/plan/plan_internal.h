@@ -58,6 +58,7 @@ enum bly_mark_kind {
     BLY_MARK_LINK,    /* `path` is a symlink with the text `text` */
     BLY_MARK_TEXT,    /* `path` is a regular file that begins with `text` (a .git pointer) */
     BLY_MARK_BLOCKED, /* `path` cannot be looked at */
+    BLY_MARK_MOUNTS,  /* the mount table is `text`, see mounts.h; `path` says where it was read */
     BLY_MARK_KINDS,
 };
 
@@ -82,6 +83,7 @@ struct bly_plan {
     size_t n_absents;
     struct bly_mark *marks;
     size_t n_marks;
+    unsigned mark_parts; /* BLY_PLAN_NAMES ...: kinds among them */
     char **write_roots;
     size_t n_write_roots;
     char **link_dirs;

@@ -48,17 +48,6 @@ static void put_steps(struct bly_buf *buf, const struct bly_plan *plan)
     }
 }
 
-static void put_marks(struct bly_buf *buf, const struct bly_plan *plan)
-{
-    (void)bly_buf_put_u32(buf, (uint32_t)plan->n_marks);
-    for (size_t i = 0; i < plan->n_marks; i++) {
-        (void)bly_buf_put_u8(buf, (uint8_t)plan->marks[i].kind);
-        (void)bly_buf_put_str(buf, plan->marks[i].path);
-        (void)bly_buf_put_str(buf, plan->marks[i].text);
-        put_node(buf, &plan->marks[i].node);
-    }
-}
-
 int bly_plan_pack(const struct bly_plan *plan, struct bly_buf *buf)
 {
     (void)bly_buf_put_u32(buf, PLAN_MAGIC);
@@ -71,7 +60,6 @@ int bly_plan_pack(const struct bly_plan *plan, struct bly_buf *buf)
         (void)bly_buf_put_str(buf, plan->absents[i].dir);
         (void)bly_buf_put_str(buf, plan->absents[i].name);
     }
-    put_marks(buf, plan);
     put_names(buf, plan->write_roots, plan->n_write_roots);
     put_names(buf, plan->link_dirs, plan->n_link_dirs);
     (void)bly_policy_pack(plan->policy, buf);
@@ -186,21 +174,6 @@ static void get_absents(struct bly_reader *r, struct bly_plan *plan)
     }
 }
 
-static void get_marks(struct bly_reader *r, struct bly_plan *plan)
-{
-    plan->marks = get_list(r, MAX_NAMES, sizeof(*plan->marks), &plan->n_marks);
-    for (size_t i = 0; !r->bad && i < plan->n_marks; i++) {
-        struct bly_mark *mark = &plan->marks[i];
-
-        mark->kind = (enum bly_mark_kind)get_below(r, BLY_MARK_KINDS);
-        mark->path = get_path(r);
-        mark->text = bly_get_str(r);
-        mark->node = get_node(r);
-        if ((mark->kind == BLY_MARK_LINK || mark->kind == BLY_MARK_TEXT) != (mark->text != NULL))
-            r->bad = true;
-    }
-}
-
 static char **get_names(struct bly_reader *r, size_t *ret_n)
 {
     char **names = get_list(r, MAX_NAMES, sizeof(*names), ret_n);
@@ -228,7 +201,6 @@ int bly_plan_unpack(struct bly_reader *reader, struct bly_plan **ret_plan)
     plan->network_only = get_bool(reader);
     get_steps(reader, plan);
     get_absents(reader, plan);
-    get_marks(reader, plan);
     plan->write_roots = get_names(reader, &plan->n_write_roots);
     plan->link_dirs = get_names(reader, &plan->n_link_dirs);
     if (reader->bad || bly_policy_unpack(reader, &plan->policy) < 0) {

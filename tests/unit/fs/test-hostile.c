@@ -113,6 +113,20 @@ int bly_plan_fits(const struct bly_plan *plan, const struct bly_probe *probe)
     return BLY_PLAN_STALE;
 }
 
+int bly_plan_fits_in(const struct bly_plan *plan, const struct bly_probe *probe, unsigned parts)
+{
+    (void)parts;
+    return bly_plan_fits(plan, probe);
+}
+
+int bly_plan_each_name(const struct bly_plan *plan, bly_plan_name_fn each, void *arg)
+{
+    (void)plan;
+    (void)each;
+    (void)arg;
+    return 0;
+}
+
 const struct bly_probe bly_probe_disk;
 
 struct bly_child {

@@ -16,6 +16,7 @@
 #include "base/limits.h"
 #include "fs/helper/helper.h"
 #include "fs/oneshot.h"
+#include "fs/watch.h"
 #include "launcher/planner.h"
 #include "sandbox/policy/policy.h"
 #include "script.h"
@@ -31,6 +32,7 @@ struct state {
 struct bench {
     struct fixture *fixture;
     struct bly_planner *planner;
+    struct bly_watcher *watcher;
     struct bly_limits limits;
     size_t n_helpers;
     struct bly_fs *fs;
@@ -66,9 +68,11 @@ static int setup(void **state)
     bench->dir = script_directory();
     bly_limits_defaults(&bench->limits);
     assert_int_equal(bly_planner_new(&bench->fixture->loop, &bench->planner), 0);
+    assert_int_equal(bly_watcher_new(bench->limits.watches, &bench->watcher), 0);
     config = (struct bly_fs_config){
         .loop = &bench->fixture->loop,
         .planner = bench->planner,
+        .watcher = bench->watcher,
         .limits = &bench->limits,
         .n_helpers = &bench->n_helpers,
         .spawner = give_spawner,
@@ -89,6 +93,9 @@ static int teardown(void **state)
     fixture_wait(bench->fixture, &bench->closed);
     if (bench->n_helpers != 0)
         r = -1;
+    if (bly_watcher_counts(bench->watcher).watches != 0)
+        r = -1;
+    bly_watcher_free(bench->watcher);
     bly_planner_free(bench->planner);
     bly_policy_unref(bench->policy);
     script_cleanup(bench->dir);

@@ -49,6 +49,13 @@ static const struct fits_case {
     {"a symlinked .git leads elsewhere", "r /; w /w", "l /w/.git a\nd /w/a\nd /w/b", NULL,
      "l /w/.git b", BLY_PLAN_STALE},
     {"a closed directory opens", "r /; deny /root/x", "x /root", NULL, "d /root", BLY_PLAN_STALE},
+    {"something is mounted", "r /; w /w",
+     "d /w/sub\nf /proc/self/mountinfo 1 0 8:1 / / rw - ext4 x rw|", NULL,
+     "f /proc/self/mountinfo 1 0 8:1 / / rw - ext4 x rw|2 1 8:2 / /w/sub rw - ext4 y rw|",
+     BLY_PLAN_STALE},
+    {"a mount's options change", "r /; w /w",
+     "d /w\nf /proc/self/mountinfo 1 0 8:1 / / rw - ext4 x rw|", NULL,
+     "f /proc/self/mountinfo 1 0 8:1 / / ro,nosuid - ext4 x rw|", 0},
     {"a platform default that leads elsewhere changes", "minimal", "l /bin opt\nd /opt", NULL,
      "l /bin other\nd /other", BLY_PLAN_STALE},
 };
@@ -94,7 +101,7 @@ static void check_is_cheap(void **state)
     assert_int_equal(bly_plan_make(policy, BLY_FOR_HELPER, &probe, NULL, 0, &plan, NULL), 0);
     disk->looks = 0;
     assert_int_equal(bly_plan_fits(plan, &probe), 0);
-    assert_int_equal(disk->looks, 10); /* two roots, four names in each */
+    assert_int_equal(disk->looks, 11); /* two roots, four names in each, and the mount table */
     bly_plan_free(plan);
     bly_policy_unref(policy);
     free(disk);
