@@ -124,13 +124,14 @@ int bly_fs_new(const struct bly_fs_config *config, struct bly_fs **ret_fs);
 void bly_fs_close(struct bly_fs *fs, void (*done)(void *arg), void *arg);
 
 /*
- * The sandbox context for a policy: equal policies give the same context. NULL for a policy that
- * wants no file wall. Requests of one context are carried out in the order they were submitted; it
- * is the lane for the server's ordering rule. Borrowed: valid until the loop turns, and as long as
- * a call of it is under way.
+ * The sandbox context for a policy, which is referenced: equal policies give the same context, and
+ * at once when it is the policy that was given for it last. NULL for a policy that wants no file
+ * wall. Requests of one context are carried out in the order they were submitted; it is the lane
+ * for the server's ordering rule. Borrowed: valid until the loop turns, and as long as a call of it
+ * is under way.
  */
 struct bly_fs_context;
-int bly_fs_context(struct bly_fs *fs, const struct bly_policy *policy,
+int bly_fs_context(struct bly_fs *fs, struct bly_policy *policy,
                    struct bly_fs_context **ret_context);
 
 struct bly_fs_call;

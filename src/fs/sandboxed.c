@@ -60,7 +60,7 @@ struct bly_fs_context {
     struct bly_fs *fs;
     uint8_t *key; /* the packed policy */
     size_t key_len;
-    struct bly_policy *policy;
+    struct bly_policy *policy; /* one reference */
     struct bly_fs_calls waiting;
     size_t n_calls;   /* of this context, `done` not run yet */
     size_t n_readers; /* fs/readFile calls that may still be reading their file */
@@ -94,7 +94,7 @@ static void free_context(struct bly_fs_context *context)
     free(context);
 }
 
-static int new_context(struct bly_fs *fs, const struct bly_policy *policy,
+static int new_context(struct bly_fs *fs, struct bly_policy *policy,
                        struct bly_fs_context **ret_context)
 {
     struct bly_fs_context *context = calloc(1, sizeof *context);
@@ -104,9 +104,9 @@ static int new_context(struct bly_fs *fs, const struct bly_policy *policy,
     context->fs = fs;
     TAILQ_INIT(&context->waiting);
     LIST_INSERT_HEAD(&fs->contexts, context, entry);
-    context->policy = bly_policy_copy(policy);
+    context->policy = bly_policy_ref(policy);
     context->key = malloc(fs->key.len + 1);
-    if (context->policy == NULL || context->key == NULL) {
+    if (context->key == NULL) {
         free_context(context);
         return -ENOMEM;
     }
@@ -117,7 +117,15 @@ static int new_context(struct bly_fs *fs, const struct bly_policy *policy,
     return 0;
 }
 
-int bly_fs_context(struct bly_fs *fs, const struct bly_policy *policy,
+/* The next time it is known by its address. */
+static void take_policy(struct bly_fs_context *context, struct bly_policy *policy)
+{
+    bly_policy_ref(policy);
+    bly_policy_unref(context->policy);
+    context->policy = policy;
+}
+
+int bly_fs_context(struct bly_fs *fs, struct bly_policy *policy,
                    struct bly_fs_context **ret_context)
 {
     struct bly_fs_context *context;
@@ -126,6 +134,11 @@ int bly_fs_context(struct bly_fs *fs, const struct bly_policy *policy,
     *ret_context = NULL;
     if (!policy->wall)
         return 0;
+    LIST_FOREACH(context, &fs->contexts, entry)
+    if (context->policy == policy) {
+        *ret_context = context;
+        return 0;
+    }
     fs->key.len = 0;
     r = bly_policy_pack(policy, &fs->key);
     if (r < 0) {
@@ -139,6 +152,7 @@ int bly_fs_context(struct bly_fs *fs, const struct bly_policy *policy,
         if (r < 0)
             return r;
     }
+    take_policy(context, policy);
     *ret_context = context;
     return 0;
 }

@@ -38,6 +38,7 @@ static void connection_free(struct bly_connection *connection)
     struct bly_server *server = connection->server;
 
     bly_session_unref(connection->session);
+    bly_known_deinit(&connection->known);
     LIST_REMOVE(connection, link);
     server->n_connections--;
     free(connection);
@@ -273,12 +274,55 @@ static bool is_too_big(const struct bly_connection *connection, const struct bly
            !(method && (method->flags & BLY_METHOD_PAYLOAD));
 }
 
+struct bly_policy_env bly_connection_policy_env(const struct bly_connection *connection)
+{
+    struct bly_policy_env env = *connection->server->config.policy_env;
+
+    env.known = connection->folded;
+    return env;
+}
+
+static bool has_folded_context(const struct bly_rpc_message *message,
+                               const struct bly_policy_known *context)
+{
+    return message->kind == BLY_RPC_REQUEST &&
+           yyjson_get_str(yyjson_obj_get(message->params, "sandbox")) == context->place;
+}
+
+/*
+ * As bly_rpc_parse(), but with a sandbox context that is known left out: then `*text` becomes the
+ * text without it. Whatever is the matter with a message is said about the whole of it.
+ */
+static int parse_message(struct bly_connection *connection, char **text, size_t *len,
+                         struct bly_rpc_message *message, struct bly_err *err)
+{
+    struct bly_folded folded;
+
+    connection->folded = (struct bly_policy_known){0};
+    if (!bly_known_fold(&connection->known, connection->server->config.policy_env, *text, *len,
+                        &folded))
+        return bly_rpc_parse(*text, *len, message, err);
+    if (bly_rpc_parse(folded.text, folded.len, message, NULL) == 0) {
+        if (has_folded_context(message, &folded.context)) {
+            connection->folded = folded.context;
+            free(*text);
+            *text = folded.text;
+            *len = folded.len;
+            return 0;
+        }
+        bly_rpc_message_deinit(message);
+    }
+    free(folded.text);
+    return bly_rpc_parse(*text, *len, message, err);
+}
+
 static void on_message(void *user, struct bly_conn *conn, char *text, size_t len)
 {
     struct bly_connection *connection = user;
     struct bly_rpc_message message;
     const struct bly_method *method;
     struct bly_err err;
+    size_t whole = len;
 
     (void)conn;
     connection->server->metrics.received++;
@@ -288,14 +332,14 @@ static void on_message(void *user, struct bly_conn *conn, char *text, size_t len
         return;
     }
     bly_err_clear(&err);
-    if (bly_rpc_parse(text, len, &message, &err) < 0) {
+    if (parse_message(connection, &text, &len, &message, &err) < 0) {
         answer_bad_message(connection, &err);
         free(text);
         return;
     }
     method = message.kind == BLY_RPC_REQUEST ? bly_method_find(message.method, message.method_len)
                                              : NULL;
-    if (is_too_big(connection, method, len)) {
+    if (is_too_big(connection, method, whole)) {
         bly_connection_close(connection, BLY_CLOSE_TOO_BIG, "message is too big for its method");
     } else if (message.kind == BLY_RPC_REQUEST) {
         if (method) {

@@ -12,8 +12,9 @@ enum { TEXT_MESSAGE_MAX = 256 << 20 };
 
 int bly_decode_fs(struct bly_call *call, yyjson_val *params, struct bly_err *err)
 {
-    return bly_proto_decode_fs(call->method->op, params,
-                               call->connection->server->config.policy_env, &call->params.fs, err);
+    struct bly_policy_env env = bly_connection_policy_env(call->connection);
+
+    return bly_proto_decode_fs(call->method->op, params, &env, &call->params.fs, err);
 }
 
 void bly_deinit_fs(struct bly_call *call)
@@ -49,7 +50,7 @@ int bly_admit_fs(struct bly_call *call, struct bly_err *err)
 
 int bly_fs_lane(struct bly_call *call)
 {
-    const struct bly_policy *policy;
+    struct bly_policy *policy;
 
     call->context = NULL;
     if (call->method->run != bly_run_fs || is_block(call))

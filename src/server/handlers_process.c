@@ -256,10 +256,10 @@ void bly_run_signal(struct bly_call *call)
 
 int bly_decode_start(struct bly_call *call, yyjson_val *params, struct bly_err *err)
 {
-    const struct bly_server_config *config = &call->connection->server->config;
+    struct bly_policy_env env = bly_connection_policy_env(call->connection);
 
-    return bly_proto_decode_start(params, config->policy_env, config->environ, &call->params.start,
-                                  err);
+    return bly_proto_decode_start(params, &env, call->connection->server->config.environ,
+                                  &call->params.start, err);
 }
 
 void bly_deinit_start(struct bly_call *call)

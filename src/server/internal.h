@@ -16,6 +16,7 @@
 #include "process/process.h"
 #include "proto/proto.h"
 #include "rpc/rpc.h"
+#include "server/known.h"
 #include "server/metrics.h"
 #include "server/order.h"
 #include "server/server.h"
@@ -93,6 +94,8 @@ struct bly_connection {
     struct bly_call_queue calls; /* all that are not done yet */
     size_t n_calls, n_parked;    /* parked: process/read that waits; not part of n_calls */
     size_t call_bytes;           /* message text held by calls */
+    struct bly_known known;
+    struct bly_policy_known folded; /* the context of the message that is being decoded */
     bool closing;                /* bly_conn_close() was called: nothing more is listened to */
     bool violated;               /* that was because the client broke the protocol */
     bool ended;                  /* the client says no more, and waits for answers */
@@ -117,6 +120,9 @@ void bly_connection_send_mem(struct bly_connection *connection, void *mem, size_
 void bly_connection_probe(struct bly_connection *connection);
 
 void bly_connection_close(struct bly_connection *connection, uint16_t code, const char *reason);
+
+/* What policies may refer to, for the message that is being decoded. */
+struct bly_policy_env bly_connection_policy_env(const struct bly_connection *connection);
 
 /* Starts whatever may start now; called by bly_call_done(). */
 void bly_connection_pump(struct bly_connection *connection);

@@ -104,6 +104,7 @@ int bly_plan_make(const struct bly_policy *policy, enum bly_purpose purpose,
     plan = calloc(1, sizeof(*plan));
     if (!plan || !(plan->policy = bly_policy_copy(policy)))
         return bly_fail_sys(err, ENOMEM, "cannot plan the sandbox");
+    bly_policy_forget_globs(plan->policy); /* they move to canonical directories */
     plan->purpose = purpose;
     plan->network = policy->network && purpose == BLY_FOR_PROCESS;
     plan->network_only = !policy->wall;

@@ -7,8 +7,9 @@
 #include "base/err.h"
 #include "base/path.h"
 
-int bly_draft_look(struct bly_draft *draft, const char *path, struct bly_node *ret_node,
-                   struct bly_err *err)
+/* `canonical`: no directory on the way to `path` is a symlink. */
+static int look_at(struct bly_draft *draft, const char *path, bool canonical,
+                   struct bly_node *ret_node, struct bly_err *err)
 {
     struct bly_seen_node *seen = bly_seen_find(&draft->seen, path);
     int r = seen ? seen->result : draft->probe->look(draft->probe->ctx, path, ret_node);
@@ -17,11 +18,19 @@ int bly_draft_look(struct bly_draft *draft, const char *path, struct bly_node *r
         *ret_node = seen->node;
     else if ((seen = bly_seen_add(&draft->seen, path)) != NULL)
         seen->result = r, seen->node = r == 0 ? *ret_node : (struct bly_node){0};
+    if (seen)
+        seen->canonical |= canonical;
     if (r == -EACCES)
         return r;
     if (r < 0)
         return bly_fail_sys(err, -r, "cannot look at %s", path);
     return 0;
+}
+
+int bly_draft_look(struct bly_draft *draft, const char *path, struct bly_node *ret_node,
+                   struct bly_err *err)
+{
+    return look_at(draft, path, false, ret_node, err);
 }
 
 /* The walk: `done` is canonical and names a directory, `todo` is what remains. */
@@ -148,14 +157,6 @@ static int finish(struct bly_spot *spot, enum bly_spot_state state, char *path, 
     return edge && !spot->edge ? -ENOMEM : 0;
 }
 
-static void note_canonical(struct bly_draft *draft, const char *path)
-{
-    struct bly_seen_node *seen = bly_seen_find(&draft->seen, path);
-
-    if (seen)
-        seen->canonical = true;
-}
-
 /*
  * Takes one component. Returns 1 when `spot` is complete, 0 to go on.
  */
@@ -187,10 +188,9 @@ static int take_component(struct bly_draft *draft, struct walk *walk, const char
         return r < 0 ? r : 1;
     }
 
-    r = bly_draft_look(draft, here, &node, err);
+    r = look_at(draft, here, true, &node, err);
     if (r < 0 && r != -EACCES)
         return r;
-    note_canonical(draft, here);
     if (r == 0 && node.type == BLY_NODE_LINK && !(last && keep_last))
         return follow(draft, walk, rule, here, &node, err);
     if (r == 0 && node.type == BLY_NODE_DIR && !last) {
@@ -232,10 +232,37 @@ static int found_directory(struct bly_draft *draft, struct walk *walk, struct bl
     return finish(spot, BLY_SPOT_FOUND, bly_take_ptr(&walk->done), NULL, &node);
 }
 
-int bly_draft_walk(struct bly_draft *draft, const char *path, bool keep_last,
-                   struct bly_spot *ret_spot, struct bly_err *err)
+enum { NOT_TAKEN = 1 }; /* outcome of take_neighbour() */
+
+/* Most names of a policy stand in a directory that was walked already, and are no links. */
+static int take_neighbour(struct bly_draft *draft, const char *path, size_t dir_len, bool keep_last,
+                          struct bly_spot *spot, struct bly_err *err)
 {
-    size_t known = bly_seen_directory_above(&draft->seen, path);
+    const char *name = path + dir_len + 1;
+    struct bly_node node = {0};
+    char *copy;
+    int r;
+
+    /* The path may come from a pointer file, and is no path in our sense then. */
+    if (dir_len == 0 || strchr(name, '/') || !*name || strcmp(name, ".") == 0 ||
+        strcmp(name, "..") == 0)
+        return NOT_TAKEN;
+    r = look_at(draft, path, true, &node, err);
+    if (r < 0)
+        return r == -EACCES ? NOT_TAKEN : r;
+    if (node.type == BLY_NODE_LINK && !keep_last)
+        return NOT_TAKEN;
+    copy = strdup(path);
+    if (!copy)
+        return bly_fail_sys(err, ENOMEM, "cannot resolve %s", path);
+    r = node.type == BLY_NODE_ABSENT ? finish(spot, BLY_SPOT_MISSING, copy, path, &node)
+                                     : finish(spot, BLY_SPOT_FOUND, copy, NULL, &node);
+    return r < 0 ? bly_fail_sys(err, ENOMEM, "cannot resolve %s", path) : 0;
+}
+
+static int walk_from(struct bly_draft *draft, const char *path, size_t known, bool keep_last,
+                     struct bly_spot *ret_spot, struct bly_err *err)
+{
     __attribute__((cleanup(walk_deinit))) struct walk walk = {
         known ? strndup(path, known) : strdup("/"), strdup(path + known), 0};
 
@@ -255,4 +282,13 @@ int bly_draft_walk(struct bly_draft *draft, const char *path, bool keep_last,
         if (r != 0)
             return r < 0 ? r : 0;
     }
+}
+
+int bly_draft_walk(struct bly_draft *draft, const char *path, bool keep_last,
+                   struct bly_spot *ret_spot, struct bly_err *err)
+{
+    size_t known = bly_seen_directory_above(&draft->seen, path);
+    int r = take_neighbour(draft, path, known, keep_last, ret_spot, err);
+
+    return r == NOT_TAKEN ? walk_from(draft, path, known, keep_last, ret_spot, err) : r;
 }

@@ -40,6 +40,7 @@ struct bly_policy *bly_policy_unref(struct bly_policy *policy)
         free(policy->deny_globs[i]);
     free(policy->rules);
     free(policy->deny_globs);
+    free(policy->glob_places);
     free(policy->cwd);
     free(policy);
     return NULL;
@@ -88,6 +89,51 @@ struct bly_policy *bly_policy_copy(const struct bly_policy *policy)
     return copy;
 }
 
+/* Where the patterns of one directory begin in the list that is sorted by these directories. */
+struct bly_glob_place {
+    const char *pattern; /* borrowed from deny_globs */
+    size_t dir_len;      /* of the plain directory in front, 0 stands for the root */
+};
+
+static int compare_dirs(const char *a, size_t a_len, const char *b, size_t b_len)
+{
+    int order = memcmp(a, b, a_len < b_len ? a_len : b_len);
+
+    return order != 0 ? order : (a_len > b_len) - (a_len < b_len);
+}
+
+static int compare_places(const void *left, const void *right)
+{
+    const struct bly_glob_place *a = left, *b = right;
+
+    return compare_dirs(a->pattern, a->dir_len, b->pattern, b->dir_len);
+}
+
+/*
+ * A pattern covers only what lies below its plain directory, so a path needs to be compared with
+ * the patterns of its own ancestors and no others. Without memory all are tried: slower, never
+ * wrong.
+ */
+static void derive_glob_places(struct bly_policy *policy)
+{
+    size_t n = policy->n_deny_globs;
+
+    free(policy->glob_places);
+    policy->glob_places = n > 0 ? calloc(n, sizeof(*policy->glob_places)) : NULL;
+    if (!policy->glob_places)
+        return;
+    for (size_t i = 0; i < n; i++)
+        policy->glob_places[i] = (struct bly_glob_place){
+            policy->deny_globs[i], bly_glob_literal_dir(policy->deny_globs[i])};
+    qsort(policy->glob_places, n, sizeof(*policy->glob_places), compare_places);
+}
+
+void bly_policy_forget_globs(struct bly_policy *policy)
+{
+    free(policy->glob_places);
+    policy->glob_places = NULL;
+}
+
 void bly_policy_derive(struct bly_policy *policy)
 {
     enum bly_access root = BLY_ACCESS_NONE;
@@ -97,6 +143,7 @@ void bly_policy_derive(struct bly_policy *policy)
         root = policy->rules[0].access;
     for (size_t i = 0; i < policy->n_rules; i++)
         hides = hides || policy->rules[i].access == BLY_ACCESS_DENY;
+    derive_glob_places(policy);
 
     policy->writes_all = !policy->wall || root == BLY_ACCESS_WRITE;
     policy->reads_all = !policy->wall || (!hides && root != BLY_ACCESS_NONE);
@@ -111,11 +158,48 @@ static bool is_platform_default(const char *path)
     return false;
 }
 
+/* The first pattern whose directory is not in front of this one. */
+static size_t find_place(const struct bly_policy *policy, const char *dir, size_t len)
+{
+    size_t low = 0, high = policy->n_deny_globs;
+
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        const struct bly_glob_place *place = &policy->glob_places[middle];
+
+        if (compare_dirs(place->pattern, place->dir_len, dir, len) < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+static bool is_denied_below(const struct bly_policy *policy, const char *path, size_t dir_len)
+{
+    for (size_t i = find_place(policy, path, dir_len); i < policy->n_deny_globs; i++) {
+        const struct bly_glob_place *place = &policy->glob_places[i];
+
+        if (compare_dirs(place->pattern, place->dir_len, path, dir_len) != 0)
+            return false;
+        if (bly_glob_covers(place->pattern, path))
+            return true;
+    }
+    return false;
+}
+
 static bool is_denied_by_glob(const struct bly_policy *policy, const char *path)
 {
-    for (size_t i = 0; i < policy->n_deny_globs; i++) {
+    for (size_t i = 0; !policy->glob_places && i < policy->n_deny_globs; i++) {
         if (bly_glob_covers(policy->deny_globs[i], path))
             return true;
+    }
+    /* The path itself, too: a pattern may end in stars that match nothing. */
+    for (size_t len = 0; policy->glob_places; len++) {
+        if ((path[len] == '/' || path[len] == '\0') && is_denied_below(policy, path, len))
+            return true;
+        if (path[len] == '\0')
+            break;
     }
     return false;
 }

@@ -50,15 +50,23 @@ struct bly_policy {
     unsigned glob_scan_max_depth; /* 0: unlimited */
     char *cwd;                    /* may be NULL */
     /* derived */
-    bool reads_all;  /* rule / READ or WRITE, no deny, no glob */
-    bool writes_all; /* rule / WRITE */
+    struct bly_glob_place *glob_places; /* of the patterns; NULL: all are tried */
+    bool reads_all;                     /* rule / READ or WRITE, no deny, no glob */
+    bool writes_all;                    /* rule / WRITE */
     unsigned refs;
+};
+
+/* A context that was compiled before: a string at just this place stands for it. */
+struct bly_policy_known {
+    const char *place; /* NULL: nowhere */
+    struct bly_policy *policy;
 };
 
 /* What the server knows and a policy may refer to. Borrowed strings. */
 struct bly_policy_env {
     const char *cwd;    /* the server's working directory: the workspace of form A */
     const char *tmpdir; /* the server's $TMPDIR, NULL when unset or not absolute */
+    struct bly_policy_known known;
 };
 
 /*

@@ -38,8 +38,11 @@ const struct bly_rule *bly_rules_find(const struct bly_rule *rules, size_t n, co
 /* True when a rule for this path or for one of its ancestors says write. */
 bool bly_rules_have_write_above(const struct bly_rule *rules, size_t n, const char *path);
 
-/* Fills in what follows from the rest: reads_all, writes_all. */
+/* Fills in what follows from the rest: reads_all, writes_all, glob_places. */
 void bly_policy_derive(struct bly_policy *policy);
+
+/* Before deny_globs are changed: decisions try all of them until the next bly_policy_derive(). */
+void bly_policy_forget_globs(struct bly_policy *policy);
 
 /* A policy without rules and one reference, everything false. NULL: out of memory. */
 struct bly_policy *bly_policy_new(void);

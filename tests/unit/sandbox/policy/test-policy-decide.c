@@ -316,6 +316,55 @@ static void many_rules_are_all_found(void **state)
     bly_buf_deinit(&buf);
 }
 
+/* Patterns are found by their directories: all of them, against the plain reading of each. */
+static void every_pattern_counts(void **state)
+{
+    static const char *const names[] = {"a", "b", "ab", "a-", "c", "d", "x.x", "k", "z", "deep"};
+    struct bly_policy *policy = parse(
+        PROFILE(GLOB("/*.x", "deny") "," GLOB("/a/*.x", "deny") "," GLOB("/a/b/*.x", "deny") "," GLOB("/a-/*.x", "deny") "," GLOB(
+            "/a/**/k",
+            "deny") "," GLOB("/a/b/c/**",
+                             "deny") "," GLOB("/ab/?",
+                                              "deny") "," GLOB("/[ab]/z",
+                                                               "deny") "," GLOB("/a/b*/d",
+                                                                                "deny") "," GLOB("/"
+                                                                                                 "*"
+                                                                                                 "*"
+                                                                                                 "/"
+                                                                                                 "d"
+                                                                                                 "e"
+                                                                                                 "e"
+                                                                                                 "p",
+                                                                                                 "d"
+                                                                                                 "e"
+                                                                                                 "n"
+                                                                                                 "y") "," GLOB("/b/c/*",
+                                                                                                               "deny") "," GLOB("/b/c/d/**",
+                                                                                                                                "deny")));
+    size_t n = BLY_LEN(names), n_denied = 0;
+    (void)state;
+
+    for (size_t i = 0; i < n * n * n * n; i++) {
+        bool denied = false;
+        char path[64];
+
+        (void)snprintf(path, sizeof(path), "/%s/%s/%s/%s", names[i % n], names[i / n % n],
+                       names[i / n / n % n], names[i / n / n / n]);
+        for (char *end = path + strlen(path); end > path; end = strrchr(path, '/')) {
+            *end = '\0';
+            for (size_t k = 0; k < policy->n_deny_globs; k++)
+                denied = denied || bly_glob_match(policy->deny_globs[k], path);
+        }
+        (void)snprintf(path, sizeof(path), "/%s/%s/%s/%s", names[i % n], names[i / n % n],
+                       names[i / n / n % n], names[i / n / n / n]);
+        if ((bly_policy_decide(policy, path) == BLY_ACCESS_DENY) != denied)
+            fail_msg("%s: %s", path, denied ? "is not denied" : "is denied");
+        n_denied += denied;
+    }
+    assert_in_range(n_denied, 1000, 9000);
+    bly_policy_unref(policy);
+}
+
 int main(void)
 {
     static const struct CMUnitTest plain[] = {
@@ -324,6 +373,7 @@ int main(void)
         cmocka_unit_test(a_weakening_flag_needs_everybody),
         cmocka_unit_test(protect_restricts_and_never_grants),
         cmocka_unit_test(many_rules_are_all_found),
+        cmocka_unit_test(every_pattern_counts),
     };
     struct CMUnitTest decide[BLY_LEN(decide_cases)] = {0};
     struct CMUnitTest tree[BLY_LEN(tree_cases)] = {0};
