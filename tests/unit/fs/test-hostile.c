@@ -42,6 +42,7 @@ static struct {
     helper_body body; /* NULL: an honest helper */
     int n_started, n_plans;
     bool plan_fails, start_fails, stale;
+    pid_t pid; /* of the latest helper */
     const struct bly_policy *policy;
 } fake;
 
@@ -179,6 +180,7 @@ int bly_spawner_helper(struct bly_spawner *spawner, const struct bly_plan *plan,
         _exit(fake.body ? fake.body(3) : bly_helper_main(3, fake.policy));
     }
     close(pair[1]);
+    fake.pid = child->pid;
     fcntl(pair[0], F_SETFL, O_NONBLOCK);
     child->sock = pair[0];
     child->ops = ops;
@@ -204,6 +206,7 @@ struct bench {
     struct bly_fs *fs;
     struct bly_policy *policy;
     char *dir, *path;
+    const void *param; /* of the row */
 };
 
 static int give_spawner(void *arg, struct bly_spawner **ret_spawner, struct bly_err *err)
@@ -535,6 +538,114 @@ static int hang(int sock)
     return 0;
 }
 
+/* ---- each way to die in the middle of an operation ---- */
+
+static int killed_at_request(int sock)
+{
+    next_request(sock);
+    raise(SIGKILL); /* also what is left of the last process when memory runs out */
+    return 0;
+}
+
+static int crash_at_request(int sock)
+{
+    next_request(sock);
+    raise(SIGABRT);
+    return 0;
+}
+
+static int stop_at_request(int sock)
+{
+    next_request(sock);
+    raise(SIGSTOP);
+    return 0;
+}
+
+static int leave_at_request(int sock)
+{
+    next_request(sock);
+    close(sock);
+    for (;;)
+        pause();
+    return 0;
+}
+
+static const struct death {
+    const char *name;
+    helper_body body;
+    const char *text;
+} deaths[] = {
+    {"it exits", die_at_request, "sandboxed helper ended unexpectedly"},
+    {"it is killed", killed_at_request, "sandboxed helper ended unexpectedly"},
+    {"it crashes", crash_at_request, "sandboxed helper ended unexpectedly"},
+    {"it closes its socket and lives on", leave_at_request, "sandboxed helper ended unexpectedly"},
+    {"it is stopped", stop_at_request, "sandboxed file operation took longer than 200 ms"},
+    {"it hangs", hang, "sandboxed file operation took longer than 200 ms"},
+};
+
+/* Its operation fails cleanly, the next one works. */
+static void check_death(void **state)
+{
+    struct bench *bench = *state;
+    const struct death *death = bench->param;
+    struct outcome outcome;
+
+    bench->limits.helper_op_ms = 200;
+    fake.body = death->body;
+    submit(bench, BLY_FS_READ_FILE, &outcome);
+    wait_for(bench, &outcome.done);
+    fake.body = NULL;
+    expect_failure(bench, &outcome, death->text);
+    bench->limits.helper_op_ms = 10000;
+    expect_hello(bench);
+    assert_int_equal(fake.n_started, 2);
+}
+
+static int setup_death(void **state)
+{
+    const void *death = *state;
+    int r = setup(state);
+
+    ((struct bench *)*state)->param = death;
+    return r;
+}
+
+/* ---- and while nobody needs it ---- */
+
+static void killed_while_idle_costs_nothing(void **state)
+{
+    struct bench *bench = *state;
+    siginfo_t info;
+
+    expect_hello(bench);
+    assert_int_equal(kill(fake.pid, SIGKILL), 0);
+    while (bench->n_helpers > 0)
+        uv_run(&bench->loop, UV_RUN_ONCE);
+    expect_hello(bench);
+    assert_int_equal(fake.n_started, 2);
+
+    /* Before the loop has heard of it. */
+    assert_int_equal(kill(fake.pid, SIGKILL), 0);
+    assert_int_equal(waitid(P_PID, (id_t)fake.pid, &info, WEXITED | WNOWAIT), 0);
+    expect_hello(bench);
+    assert_int_equal(fake.n_started, 3);
+}
+
+static void stopped_while_idle_costs_one_request(void **state)
+{
+    struct bench *bench = *state;
+    struct outcome outcome;
+
+    expect_hello(bench);
+    assert_int_equal(kill(fake.pid, SIGSTOP), 0);
+    bench->limits.helper_op_ms = 200;
+    submit(bench, BLY_FS_READ_FILE, &outcome);
+    expect_failure(bench, &outcome, "sandboxed file operation took longer than 200 ms");
+    bench->limits.helper_op_ms = 10000;
+    expect_hello(bench);
+    assert_int_equal(fake.n_started, 2);
+}
+
 /* The one it was at fails; those behind it had not begun. */
 static void a_dead_helper_costs_one_request(void **state)
 {
@@ -728,6 +839,8 @@ static void malformed_requests_end_a_helper(void **state)
 int main(void)
 {
     const struct CMUnitTest others[] = {
+        TEST(killed_while_idle_costs_nothing),
+        TEST(stopped_while_idle_costs_one_request),
         TEST(a_dead_helper_costs_one_request),
         TEST(helpers_that_die_at_birth_are_given_up),
         TEST(a_stuck_helper_is_killed),
@@ -739,6 +852,16 @@ int main(void)
         cmocka_unit_test(malformed_requests_end_a_helper),
     };
     struct CMUnitTest tests[BLY_LEN(lies)] = {0};
+    struct CMUnitTest ends[BLY_LEN(deaths)] = {0};
+
+    for (size_t i = 0; i < BLY_LEN(deaths); i++)
+        ends[i] = (struct CMUnitTest){
+            .name = deaths[i].name,
+            .test_func = check_death,
+            .setup_func = setup_death,
+            .teardown_func = teardown,
+            .initial_state = (void *)(uintptr_t)&deaths[i],
+        };
 
     for (size_t i = 0; i < BLY_LEN(lies); i++)
         tests[i] = (struct CMUnitTest){
@@ -748,5 +871,7 @@ int main(void)
             .teardown_func = teardown,
             .initial_state = (void *)(uintptr_t)&lies[i],
         };
-    return cmocka_run_group_tests(tests, NULL, NULL) + cmocka_run_group_tests(others, NULL, NULL);
+    return cmocka_run_group_tests_name("lies", tests, NULL, NULL) +
+           cmocka_run_group_tests_name("deaths", ends, NULL, NULL) +
+           cmocka_run_group_tests_name("others", others, NULL, NULL);
 }

@@ -5,9 +5,14 @@
 
 #include <cmocka.h>
 
+#include <dirent.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -560,6 +565,99 @@ static void closed_in_the_middle(void **state)
     setup(state);
 }
 
+static pid_t parent_of(pid_t pid)
+{
+    char path[64], text[256] = "";
+    const char *behind;
+    int fd, parent = 0;
+
+    (void)snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return 0;
+    if (read(fd, text, sizeof text - 1) > 0 && (behind = strrchr(text, ')')) != NULL)
+        (void)sscanf(behind, ") %*c %d", &parent);
+    close(fd);
+    return parent;
+}
+
+/* Returns when it has ended: what it had open is closed then. */
+static int kill_and_wait(pid_t pid)
+{
+    bly_autofd int fd = pidfd_open(pid, 0);
+    struct pollfd ended = {.fd = fd, .events = POLLIN};
+
+    if (fd < 0 || pidfd_send_signal(fd, SIGKILL, NULL, 0) < 0)
+        return 0;
+    assert_int_equal(poll(&ended, 1, 20000), 1);
+    return 1;
+}
+
+/* Kills the helpers this test has now; their names are known before their walls stand. */
+static int kill_helpers(void)
+{
+    DIR *proc = opendir("/proc");
+    struct dirent *entry;
+    int n = 0;
+
+    assert_non_null(proc);
+    while ((entry = readdir(proc)) != NULL) { /* NOLINT(concurrency-mt-unsafe) */
+        char path[300], name[32] = "";
+        pid_t pid = atoi(entry->d_name), up = pid;
+        int fd;
+
+        (void)snprintf(path, sizeof path, "/proc/%s/comm", entry->d_name);
+        fd = pid > 0 ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+        if (fd < 0)
+            continue;
+        (void)!read(fd, name, sizeof name - 1);
+        close(fd);
+        while (up > 1 && up != getpid())
+            up = parent_of(up);
+        if (strncmp(name, "bailey-helper", 13) == 0 && up == getpid())
+            n += kill_and_wait(pid);
+    }
+    closedir(proc);
+    return n;
+}
+
+/* Also in the middle of building its wall: the request fails or was answered, the next one works.
+ */
+static void killed_at_any_time_costs_one_request(void **state)
+{
+    struct bench *bench = *state;
+    bly_autofree char *path = path_in(bench, "w/a");
+    struct bly_fs_request request = {
+        .op = BLY_FS_READ_FILE, .path = path, .max_text_bytes = SIZE_MAX};
+    int n_killed = 0;
+
+    in_workspace(bench);
+    for (int round = 0; round < 30; round++) {
+        struct bly_fs_reply reply;
+        struct outcome outcome = {.reply = &reply};
+        struct bly_fs_call *call;
+        int killed = 0;
+
+        submit(bench, &request, &outcome, &call);
+        for (int turn = 0; turn < round / 3 && !outcome.done; turn++)
+            uv_run(&bench->fixture->loop, UV_RUN_ONCE);
+        while (!outcome.done && killed == 0) {
+            killed = kill_helpers();
+            uv_run(&bench->fixture->loop, UV_RUN_NOWAIT);
+        }
+        n_killed += killed;
+        fixture_wait(bench->fixture, &outcome.done);
+        if (reply.err.kind == BLY_ERR_NONE)
+            assert_memory_equal(reply.text_mem + BLY_FS_TEXT_HEAD, "QQ==", 4);
+        else
+            assert_true(reply.err.text[0] != '\0');
+        bly_fs_reply_deinit(&reply);
+        expect_read(bench, "w/a", "\"A\"\n");
+        (void)kill_helpers();
+    }
+    assert_true(n_killed > 0);
+}
+
 static char *name_of(const char *mode, const char *name)
 {
     char *text = NULL;
@@ -586,6 +684,7 @@ int main(int argc, char **argv)
         TEST(cancelled_while_it_waits_and_while_it_runs),
         TEST(a_cancelled_operation_is_stopped_in_the_helper),
         TEST(closed_in_the_middle),
+        TEST(killed_at_any_time_costs_one_request),
     };
     size_t n = 0, n_rows = 2 * script_n_same + script_n_denials;
     struct CMUnitTest *tests;
