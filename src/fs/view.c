@@ -10,6 +10,7 @@
 #include "base/cleanup.h"
 #include "base/err.h"
 #include "base/path.h"
+#include "fs/fold.h"
 #include "sandbox/policy/policy.h"
 
 enum {
@@ -27,7 +28,8 @@ static bool permits(enum bly_access access, enum bly_need need)
 
 bool bly_view_permits(const struct bly_view *view, const char *canonical, enum bly_need need)
 {
-    return view->policy == NULL || permits(bly_policy_decide(view->policy, canonical), need);
+    return view->policy == NULL ||
+           permits(bly_fold_decide(view->policy, canonical, bly_fold_on_disk), need);
 }
 
 int bly_view_refuse(const struct bly_view *view, const char *path, const char *canonical,
@@ -36,7 +38,7 @@ int bly_view_refuse(const struct bly_view *view, const char *path, const char *c
     if (need == BLY_NEED_WRITE)
         return bly_fail(err, BLY_ERR_DENIED, EACCES, "%s is not permitted by filesystem sandbox",
                         path);
-    if (bly_policy_decide(view->policy, canonical) == BLY_ACCESS_DENY)
+    if (bly_fold_decide(view->policy, canonical, bly_fold_on_disk) == BLY_ACCESS_DENY)
         return bly_fail_sys(err, EACCES, "%s", path);
     return bly_fail_sys(err, ENOENT, "%s", path);
 }

@@ -4,6 +4,7 @@
  */
 #include "sandbox/plan/draft.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
@@ -87,11 +88,24 @@ struct hunt {
     struct bly_err *err;
 };
 
-static int visit(void *arg, const char *name)
+/* Not kept among what was seen: a tree has many files, and each is visited once a pattern. */
+static int type_of(struct hunt *hunt, const char *path, enum bly_node_type *type)
+{
+    const struct bly_probe *probe = hunt->draft->probe;
+    struct bly_node node = {0};
+    int r = *type == BLY_NODE_ABSENT ? probe->look(probe->ctx, path, &node) : 0;
+
+    if (r < 0 && r != -EACCES)
+        return bly_fail_sys(hunt->err, -r, "cannot look at %s", path);
+    if (*type == BLY_NODE_ABSENT)
+        *type = node.type;
+    return 0;
+}
+
+static int visit(void *arg, const char *name, enum bly_node_type type)
 {
     struct hunt *hunt = arg;
     bly_autofree char *path = bly_path_join(hunt->dir, name);
-    struct bly_node node = {0};
 
     if (!path)
         return hunt->error = bly_fail_sys(hunt->err, ENOMEM, "cannot expand %s", hunt->pattern);
@@ -106,10 +120,8 @@ static int visit(void *arg, const char *name)
             hunt->error = bly_fail_sys(hunt->err, ENOMEM, "cannot expand %s", hunt->pattern);
         return hunt->error;
     }
-    hunt->error = bly_draft_look(hunt->draft, path, &node, hunt->err);
-    if (hunt->error == -EACCES)
-        hunt->error = 0;
-    if (hunt->error == 0 && node.type == BLY_NODE_DIR &&
+    hunt->error = type_of(hunt, path, &type);
+    if (hunt->error == 0 && type == BLY_NODE_DIR &&
         (hunt->max_depth == 0 || bly_path_depth(path) < hunt->max_depth) &&
         bly_names_add(hunt->dirs, path) < 0)
         hunt->error = bly_fail_sys(hunt->err, ENOMEM, "cannot expand %s", hunt->pattern);

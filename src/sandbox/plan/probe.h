@@ -24,9 +24,10 @@ struct bly_probe {
     /* First `max` bytes of a regular file (a .git pointer, the mount table), malloc'ed and
      * NUL-terminated. -ENOENT when absent; symlinks are not followed. */
     int (*read_small)(void *ctx, const char *path, size_t max, char **ret_text);
-    /* Names in a directory except . and .., one call each until it returns non-zero. For deny
-     * globs. */
-    int (*list)(void *ctx, const char *path, int (*each)(void *arg, const char *name), void *arg);
+    /* Names in a directory except . and .., one call each until it returns non-zero. `type` is
+     * BLY_NODE_ABSENT where the directory does not tell. For deny globs. */
+    int (*list)(void *ctx, const char *path,
+                int (*each)(void *arg, const char *name, enum bly_node_type type), void *arg);
     void *ctx;
 };
 

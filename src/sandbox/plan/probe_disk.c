@@ -109,7 +109,24 @@ static void closedirp(DIR **dir)
         (void)closedir(*dir);
 }
 
-static int list(void *ctx, const char *path, int (*each)(void *arg, const char *name), void *arg)
+static enum bly_node_type type_of_entry(unsigned char type)
+{
+    switch (type) {
+    case DT_UNKNOWN:
+        return BLY_NODE_ABSENT;
+    case DT_DIR:
+        return BLY_NODE_DIR;
+    case DT_REG:
+        return BLY_NODE_FILE;
+    case DT_LNK:
+        return BLY_NODE_LINK;
+    default:
+        return BLY_NODE_OTHER;
+    }
+}
+
+static int list(void *ctx, const char *path,
+                int (*each)(void *arg, const char *name, enum bly_node_type type), void *arg)
 {
     bly_autofd int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     __attribute__((cleanup(closedirp))) DIR *dir = NULL;
@@ -131,7 +148,7 @@ static int list(void *ctx, const char *path, int (*each)(void *arg, const char *
             return -errno;
         if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
             continue;
-        r = each(arg, entry->d_name);
+        r = each(arg, entry->d_name, type_of_entry(entry->d_type));
         if (r != 0)
             return r < 0 ? r : 0;
     }

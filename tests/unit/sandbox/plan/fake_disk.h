@@ -151,7 +151,8 @@ static inline int fake_read_small(void *ctx, const char *path, size_t max, char 
     return fake_text(ctx, path, 'f', ret_text);
 }
 
-static inline int fake_list(void *ctx, const char *path, int (*each)(void *arg, const char *name),
+static inline int fake_list(void *ctx, const char *path,
+                            int (*each)(void *arg, const char *name, enum bly_node_type type),
                             void *arg)
 {
     struct fake_disk *disk = ctx;
@@ -167,7 +168,14 @@ static inline int fake_list(void *ctx, const char *path, int (*each)(void *arg, 
 
         if (bly_path_is_within(entry, path) && strcmp(entry, path) != 0 &&
             !strchr(entry + len + 1, '/')) {
-            int r = each(arg, entry + len + 1);
+            /* Some file systems tell what a name is, others do not. */
+            char type = disk->entries[i].type;
+            int r = each(arg, entry + len + 1,
+                         i % 2 == 0                   ? BLY_NODE_ABSENT
+                         : type == 'd' || type == 'x' ? BLY_NODE_DIR
+                         : type == 'f'                ? BLY_NODE_FILE
+                         : type == 'l'                ? BLY_NODE_LINK
+                                                      : BLY_NODE_OTHER);
 
             if (r != 0)
                 return r < 0 ? r : 0;
