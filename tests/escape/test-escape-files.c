@@ -1,7 +1,9 @@
 /*
- * Escapes by file requests. Every row is tried three times: without a wall, where it must succeed
- * (else the row proves nothing), and behind two policies, where it must not, and nothing outside
- * may have changed.
+ * Escapes by file requests: every operation on every kind of path, through one of two doors (the
+ * argument: local or remote), without a wall and behind two policies. The table says for each path
+ * what may be read and written; without a wall everything must succeed, else an attempt proves
+ * nothing; behind a wall what is allowed must succeed ("everything refused" would be a perfect
+ * score) and the rest must be an error, give nothing away and change nothing at all.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,445 +12,545 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "base/cleanup.h"
+#include "escape/door.h"
 #include "escape/yard.h"
+#include "support/server.h"
+#include "support/tree.h"
 
-typedef bool (*attempt_fn)(struct yard *yard, const char *sandbox);
+enum { FILE_THERE = 1, DIR_THERE = 2, NEW_NAME = 4 };
 
-/* ---- what a reply gives away ---- */
-
-/* `more`: further members of params, each followed by a comma. */
-static bool call_reveals(struct yard *yard, const char *method, const char *more,
-                         const char *sandbox, const char *needle, const char *path)
-{
-    struct bly_client_error error;
-    bly_autofree char *params = NULL, *result = NULL;
-
-    assert_true(asprintf(&params, "{%s\"path\":\"%s\",\"sandbox\":%s}", more, path,
-                         sandbox ? sandbox : "null") > 0);
-    if (bly_client_call(yard->server->client, method, params, &result, &error) < 0)
-        return false;
-    return strstr(result, needle) != NULL;
-}
-
-static bool read_reveals(struct yard *yard, const char *sandbox, const char *path)
-{
-    struct bly_client_error error;
-    bly_autofree uint8_t *data = NULL;
-    size_t len = 0;
-
-    if (bly_client_read_file(yard->server->client, path, sandbox, &data, &len, &error) < 0)
-        return false;
-    return len == strlen(YARD_SECRET) && memcmp(data, YARD_SECRET, len) == 0;
-}
-
-static bool read_plainly(struct yard *yard, const char *sandbox)
-{
-    return read_reveals(yard, sandbox, server_path(yard->server, "out/secret"));
-}
-
-static bool read_through_leaf(struct yard *yard, const char *sandbox)
-{
-    return read_reveals(yard, sandbox, server_path(yard->server, "ws/leaf"));
-}
-
-static bool read_through_parent(struct yard *yard, const char *sandbox)
-{
-    return read_reveals(yard, sandbox, server_path(yard->server, "ws/parent/secret"));
-}
-
-static bool read_through_proc_root(struct yard *yard, const char *sandbox)
-{
-    bly_autofree char *path = NULL;
-
-    assert_true(asprintf(&path, "/proc/self/root%s/secret", yard->out) > 0);
-    return read_reveals(yard, sandbox, path);
-}
-
-static bool read_through_proc_link(struct yard *yard, const char *sandbox)
-{
-    bly_autofree char *target = NULL;
-
-    assert_true(asprintf(&target, "/proc/self/root%s/secret", yard->out) > 0);
-    disk_symlink(target, server_path(yard->server, "ws/magic"));
-    return read_reveals(yard, sandbox, server_path(yard->server, "ws/magic"));
-}
-
-static bool look_at_metadata(struct yard *yard, const char *sandbox)
-{
-    struct bly_client_metadata metadata;
-    struct bly_client_error error;
-
-    return bly_client_metadata(yard->server->client, server_path(yard->server, "out/secret"),
-                               sandbox, &metadata, &error) == 0;
-}
-
-static bool list_through_parent(struct yard *yard, const char *sandbox)
-{
-    return call_reveals(yard, "fs/readDirectory", "", sandbox, "victim",
-                        server_path(yard->server, "ws/parent"));
-}
-
-static bool canonicalize_link(struct yard *yard, const char *sandbox)
-{
-    return call_reveals(yard, "fs/canonicalize", "", sandbox, "out/secret",
-                        server_path(yard->server, "ws/leaf"));
-}
-
-static bool walk_through_parent(struct yard *yard, const char *sandbox)
-{
-    return call_reveals(yard, "fs/walk",
-                        "\"options\":{\"maxDepth\":4,\"maxDirectories\":100,\"maxEntries\":100,"
-                        "\"followDirectorySymlinks\":true},",
-                        sandbox, "victim", yard->ws);
-}
-
-static bool open_handle(struct yard *yard, const char *sandbox)
-{
-    return call_reveals(yard, "fs/open", "\"handleId\":\"h\",", sandbox, "h",
-                        server_path(yard->server, "ws/parent/secret"));
-}
-
-static bool copy_in(struct yard *yard, const char *sandbox)
-{
-    struct bly_client_error error;
-    const char *copy = server_path(yard->server, "ws/stolen");
-    bly_autofree char *text = NULL;
-
-    (void)bly_client_copy(yard->server->client, server_path(yard->server, "out/secret"), copy,
-                          false, sandbox, &error);
-    text = disk_read(copy);
-    return text && strcmp(text, YARD_SECRET) == 0;
-}
-
-static bool copy_tree_in(struct yard *yard, const char *sandbox)
-{
-    struct bly_client_error error;
-
-    (void)bly_client_copy(yard->server->client, server_path(yard->server, "ws/parent/victim"),
-                          server_path(yard->server, "ws/stolen"), true, sandbox, &error);
-    return disk_exists(server_path(yard->server, "ws/stolen/file"));
-}
-
-/* ---- what changes on disk ---- */
-
-static bool write_makes(struct yard *yard, const char *sandbox, const char *path,
-                        const char *appears)
-{
-    struct bly_client_error error;
-    bly_autofree char *text = NULL;
-
-    (void)bly_client_write_file(yard->server->client, path, "attacked\n", 9, sandbox, &error);
-    text = disk_read(appears);
-    return text && strcmp(text, "attacked\n") == 0;
-}
-
-static bool write_outside(struct yard *yard, const char *sandbox)
-{
-    const char *path = server_path(yard->server, "out/new");
-
-    return write_makes(yard, sandbox, path, path);
-}
-
-static bool overwrite_outside(struct yard *yard, const char *sandbox)
-{
-    const char *path = server_path(yard->server, "out/secret");
-
-    return write_makes(yard, sandbox, path, path);
-}
-
-static bool write_through_leaf(struct yard *yard, const char *sandbox)
-{
-    return write_makes(yard, sandbox, server_path(yard->server, "ws/leaf"),
-                       server_path(yard->server, "out/secret"));
-}
-
-static bool write_through_dangling(struct yard *yard, const char *sandbox)
-{
-    return write_makes(yard, sandbox, server_path(yard->server, "ws/dangling"),
-                       server_path(yard->server, "out/planted"));
-}
-
-static bool write_through_parent(struct yard *yard, const char *sandbox)
-{
-    return write_makes(yard, sandbox, server_path(yard->server, "ws/parent/new"),
-                       server_path(yard->server, "out/new"));
-}
-
-static bool write_git_config(struct yard *yard, const char *sandbox)
-{
-    const char *path = server_path(yard->server, "ws/.git/config");
-
-    return write_makes(yard, sandbox, path, path);
-}
-
-static bool plant_git_hook(struct yard *yard, const char *sandbox)
-{
-    const char *path = server_path(yard->server, "ws/.git/x");
-
-    return write_makes(yard, sandbox, path, path);
-}
-
-static bool write_git_through_link(struct yard *yard, const char *sandbox)
-{
-    disk_symlink(".git", server_path(yard->server, "ws/alias"));
-    return write_makes(yard, sandbox, server_path(yard->server, "ws/alias/config"),
-                       server_path(yard->server, "ws/.git/config"));
-}
-
-static bool replace_outside(struct yard *yard, const char *sandbox)
-{
-    bly_autofree char *text = NULL;
-
-    (void)call_reveals(yard, "fs/open", "\"handleId\":\"r\",\"mode\":\"replace\",", sandbox, "r",
-                       server_path(yard->server, "ws/leaf"));
-    text = disk_read(server_path(yard->server, "out/secret"));
-    return !text || strcmp(text, YARD_SECRET) != 0;
-}
-
-static bool make_directory(struct yard *yard, const char *sandbox, const char *path,
-                           const char *appears)
-{
-    struct bly_client_error error;
-
-    (void)bly_client_create_directory(yard->server->client, path, true, sandbox, &error);
-    return disk_exists(appears);
-}
-
-static bool make_directory_outside(struct yard *yard, const char *sandbox)
-{
-    const char *path = server_path(yard->server, "out/new");
-
-    return make_directory(yard, sandbox, path, path);
-}
-
-static bool make_directory_through_parent(struct yard *yard, const char *sandbox)
-{
-    return make_directory(yard, sandbox, server_path(yard->server, "ws/parent/new/deep"),
-                          server_path(yard->server, "out/new"));
-}
-
-static bool make_missing_codex(struct yard *yard, const char *sandbox)
-{
-    const char *path = server_path(yard->server, "ws/.codex");
-
-    return make_directory(yard, sandbox, path, path);
-}
-
-static bool write_missing_codex(struct yard *yard, const char *sandbox)
-{
-    const char *path = server_path(yard->server, "ws/.codex");
-
-    return write_makes(yard, sandbox, path, path);
-}
-
-static bool copy_to(struct yard *yard, const char *sandbox, const char *from, const char *to,
-                    const char *appears)
-{
-    struct bly_client_error error;
-
-    (void)bly_client_copy(yard->server->client, server_path(yard->server, "%s", from),
-                          server_path(yard->server, "%s", to), true, sandbox, &error);
-    return disk_exists(server_path(yard->server, "%s", appears));
-}
-
-static bool copy_out(struct yard *yard, const char *sandbox)
-{
-    return copy_to(yard, sandbox, "ws/a.txt", "out/copy", "out/copy");
-}
-
-static bool copy_out_through_dangling(struct yard *yard, const char *sandbox)
-{
-    return copy_to(yard, sandbox, "ws/a.txt", "ws/dangling", "out/planted");
-}
-
-static bool copy_link_to_missing_codex(struct yard *yard, const char *sandbox)
-{
-    return copy_to(yard, sandbox, "ws/leaf", "ws/.codex", "ws/.codex");
-}
-
-static bool copy_tree_with_git(struct yard *yard, const char *sandbox)
-{
-    disk_write(server_path(yard->server, "ws/sub/.codex/config.toml"), "evil\n");
-    return copy_to(yard, sandbox, "ws/sub/.codex", "ws/.codex", "ws/.codex");
-}
-
-static bool remove_gone(struct yard *yard, const char *sandbox, const char *path, const char *gone)
-{
-    struct bly_client_error error;
-
-    (void)bly_client_remove(yard->server->client, server_path(yard->server, "%s", path), true, true,
-                            sandbox, &error);
-    return !disk_exists(server_path(yard->server, "%s", gone));
-}
-
-static bool remove_outside(struct yard *yard, const char *sandbox)
-{
-    return remove_gone(yard, sandbox, "out/secret", "out/secret");
-}
-
-static bool remove_tree_through_parent(struct yard *yard, const char *sandbox)
-{
-    return remove_gone(yard, sandbox, "ws/parent/victim", "out/victim/file");
-}
-
-static bool remove_git(struct yard *yard, const char *sandbox)
-{
-    return remove_gone(yard, sandbox, "ws/.git", "ws/.git/config");
-}
-
-static bool remove_workspace(struct yard *yard, const char *sandbox)
-{
-    return remove_gone(yard, sandbox, "ws", "ws/a.txt");
-}
-
-static const struct row {
-    const char *name;
-    attempt_fn attempt;
-    bool reads; /* nothing to deny where everything may be read */
-} rows[] = {
-    {"read a secret outside", read_plainly, true},
-    {"read through a symlink", read_through_leaf, true},
-    {"read through a symlinked parent", read_through_parent, true},
-    {"read through /proc/self/root", read_through_proc_root, true},
-    {"read through a planted link into /proc", read_through_proc_link, true},
-    {"look at metadata outside", look_at_metadata, true},
-    {"list through a symlinked parent", list_through_parent, true},
-    {"canonicalize a link to the outside", canonicalize_link, true},
-    {"walk through a symlinked directory", walk_through_parent, true},
-    {"open a handle through a symlinked parent", open_handle, true},
-    {"copy a file in from outside", copy_in, true},
-    {"copy a tree in through a symlinked parent", copy_tree_in, true},
-    {"write a new file outside", write_outside, false},
-    {"overwrite a file outside", overwrite_outside, false},
-    {"write through a symlink", write_through_leaf, false},
-    {"write through a dangling symlink", write_through_dangling, false},
-    {"write through a symlinked parent", write_through_parent, false},
-    {"overwrite .git/config", write_git_config, false},
-    {"plant a file in .git", plant_git_hook, false},
-    {"overwrite .git/config through a link", write_git_through_link, false},
-    {"truncate through a replace handle", replace_outside, false},
-    {"create a directory outside", make_directory_outside, false},
-    {"create a directory through a symlinked parent", make_directory_through_parent, false},
-    {"create the missing .codex as a directory", make_missing_codex, false},
-    {"create the missing .codex as a file", write_missing_codex, false},
-    {"copy a file out", copy_out, false},
-    {"copy a file out through a dangling symlink", copy_out_through_dangling, false},
-    {"copy a link onto the missing .codex", copy_link_to_missing_codex, false},
-    {"copy a tree onto the missing .codex", copy_tree_with_git, false},
-    {"remove a file outside", remove_outside, false},
-    {"remove a tree through a symlinked parent", remove_tree_through_parent, false},
-    {"remove .git", remove_git, false},
-    {"remove the workspace with .git in it", remove_workspace, false},
+enum {
+    READABLE = 1,   /* behind both walls */
+    SHOWN = 2,      /* behind the one that reads everything */
+    WRITABLE = 4,   /* behind both walls */
+    LEAF = 8,       /* the last name is a link: removing and copying from it are about the link */
+    DENIED = 16,    /* a rule denies reading, and the answer says so */
+    ANY_ERROR = 32, /* links of /proc: the code depends on where the walk ends */
+    TWIN_AS_ROOT = 64, /* without a wall only root can write there */
 };
 
-enum wall { NO_WALL, RESTRICTED, FULL_READ };
+static const struct place {
+    const char *name;
+    const char *path; /* see yard_path() */
+    unsigned kind, flags;
+} places[] = {
+    {"a file outside", "out/secret", FILE_THERE, SHOWN},
+    {"a file outside, by ..", "ws/../out/secret", FILE_THERE, SHOWN},
+    {"a symlink to the outside", "ws/leaf", FILE_THERE, SHOWN | LEAF},
+    {"an absolute symlink", "ws/abs", FILE_THERE, SHOWN | LEAF},
+    {"a chain of symlinks", "ws/chain", FILE_THERE, SHOWN | LEAF},
+    {"a symlinked parent", "ws/parent/secret", FILE_THERE, SHOWN},
+    {"a parent behind two symlinks", "ws/parent2/secret", FILE_THERE, SHOWN},
+    {".. after a symlink", "ws/up", FILE_THERE, SHOWN | LEAF},
+    {".. after a directory, in a parent's symlink", "ws/updir/secret", FILE_THERE, SHOWN},
+    {"a planted link into /proc/self/root", "ws/magic", FILE_THERE, LEAF | ANY_ERROR},
+    {"a planted parent into /proc/self/root", "ws/magicdir/secret", FILE_THERE, ANY_ERROR},
+    {"/proc/self/root", "/proc/self/root$Y/out/secret", FILE_THERE, ANY_ERROR},
+    {"/proc/PID/root of a bystander", "/proc/$P/root$Y/out/secret", FILE_THERE, ANY_ERROR},
+    {"/proc/PID/cwd of a bystander", "/proc/$P/cwd/secret", FILE_THERE, ANY_ERROR},
+    {"/proc/PID/fd of a bystander", "/proc/$P/fd/$F", FILE_THERE, ANY_ERROR | LEAF},
+    {"a planted link to a bystander's descriptor", "ws/fdlink", FILE_THERE, LEAF | ANY_ERROR},
+    {"a planted link to a bystander's directory", "ws/cwd/secret", FILE_THERE, ANY_ERROR},
+    {"a denied file", "ws/deny/f", FILE_THERE, DENIED},
+    {"a denied file, by a symlink", "ws/denylink", FILE_THERE, DENIED | LEAF},
+    {"a denied file, by a symlinked parent", "ws/denydir/f", FILE_THERE, DENIED},
+    {"a file denied by a glob", "ws/x.key", FILE_THERE, DENIED},
+    {"a file denied by a glob, deeper", "ws/sub/y.key", FILE_THERE, DENIED},
+    {"a file denied by a glob, by a symlink", "ws/keylink", FILE_THERE, DENIED | LEAF},
+    {"a read-only file", "ws/ro/f", FILE_THERE, READABLE},
+    {"a read-only file, by a symlink", "ws/rolink", FILE_THERE, READABLE | LEAF},
+    {"a read-only file, by a symlinked parent", "ws/rodir/f", FILE_THERE, READABLE},
+    {"a file of .git", "ws/.git/config", FILE_THERE, READABLE},
+    {"a file of .git, by a symlink", "ws/gitlink", FILE_THERE, READABLE | LEAF},
+    {"a file of .git, by a symlinked parent", "ws/gitdir/config", FILE_THERE, READABLE},
+    {"a file of a readable root", "lib/f", FILE_THERE, READABLE},
+    {"a file of a readable root, by a symlink", "ws/tolib/f", FILE_THERE, READABLE},
+    {"a file of the workspace", "ws/a.txt", FILE_THERE, READABLE | WRITABLE},
+    {"a file of the workspace, by a symlink", "ws/inlink", FILE_THERE, READABLE | WRITABLE | LEAF},
+    {"a writable file in a read-only place", "ws/ro/rw/f", FILE_THERE, READABLE | WRITABLE},
+    {"a writable file in a denied place", "ws/deny/rw/f", FILE_THERE, READABLE | WRITABLE},
+    /* Documented: no wall of paths sees another name of an inode that it had before. */
+    {"a hard link from before", "ws/hard", FILE_THERE, READABLE | WRITABLE},
+
+    {"a directory outside", "out/d", DIR_THERE, SHOWN},
+    {"a symlink to a directory outside", "ws/dirleaf", DIR_THERE, SHOWN | LEAF},
+    {"a directory in a symlinked parent", "ws/parent/d", DIR_THERE, SHOWN},
+    {"a directory in /proc/self/root", "/proc/self/root$Y/out/d", DIR_THERE, ANY_ERROR},
+    {"a directory in a bystander's", "/proc/$P/cwd/d", DIR_THERE, ANY_ERROR},
+    {"a directory in a bystander's, by a link", "ws/cwd/d", DIR_THERE, ANY_ERROR},
+    {"a denied directory", "ws/deny", DIR_THERE, DENIED},
+    {"a directory in a denied one", "ws/deny/d", DIR_THERE, DENIED},
+    {"a denied directory, by a symlink", "ws/denydir", DIR_THERE, DENIED | LEAF},
+    {"a read-only directory", "ws/ro/d", DIR_THERE, READABLE},
+    {"a read-only directory, by a symlink", "ws/rodir/d", DIR_THERE, READABLE},
+    {"a directory of .git", "ws/.git/d", DIR_THERE, READABLE},
+    {"a directory of .git, by a symlink", "ws/gitdir/d", DIR_THERE, READABLE},
+    {"a directory of a readable root", "lib/d", DIR_THERE, READABLE},
+    {"a directory of the workspace", "ws/sub/d", DIR_THERE, READABLE | WRITABLE},
+    {"a writable directory in a read-only place", "ws/ro/rw/d", DIR_THERE, READABLE | WRITABLE},
+    {"a writable directory in a denied place", "ws/deny/rw/d", DIR_THERE, READABLE | WRITABLE},
+
+    {"a new name outside", "out/new", NEW_NAME, 0},
+    {"a new name beside the workspace", "new", NEW_NAME, 0},
+    {"a dangling symlink to the outside", "ws/dangling", NEW_NAME, LEAF},
+    {"a new name in a symlinked parent", "ws/parent/new", NEW_NAME, 0},
+    {"a new name in /proc/self/root", "/proc/self/root$Y/out/new", NEW_NAME, 0},
+    {"a new name in a planted link into /proc", "ws/magicdir/new", NEW_NAME, ANY_ERROR},
+    {"a new name in a bystander's directory", "ws/cwd/new", NEW_NAME, ANY_ERROR},
+    {"a new name in /tmp", "/tmp/bailey-escape-$P", NEW_NAME, 0},
+    {"a new name in /var/tmp", "/var/tmp/bailey-escape-$P", NEW_NAME, 0},
+    {"a new name in /dev/shm", "/dev/shm/bailey-escape-$P", NEW_NAME, 0},
+    {"a new name in /dev", "/dev/bailey-escape-$P", NEW_NAME, TWIN_AS_ROOT},
+    {"a new name in /run", "/run/bailey-escape-$P", NEW_NAME, TWIN_AS_ROOT},
+    {"a new name at the top", "/bailey-escape-$P", NEW_NAME, TWIN_AS_ROOT},
+    {"the missing .codex", "ws/.codex", NEW_NAME, 0},
+    {"the missing .agents", "ws/.agents", NEW_NAME, 0},
+    {"the missing .aws", "ws/.aws", NEW_NAME, 0},
+    {"the missing .codex, by a symlink", "ws/codexlink", NEW_NAME, LEAF},
+    {"the missing .codex, by ..", "ws/sub/../.codex", NEW_NAME, 0},
+    {"a new name in .git", "ws/.git/new", NEW_NAME, 0},
+    {"a new name in .git, by a symlink", "ws/gitdir/new", NEW_NAME, 0},
+    {"a new name in a read-only place", "ws/ro/new", NEW_NAME, 0},
+    {"a new name in a read-only place, by a symlink", "ws/rodir/new", NEW_NAME, 0},
+    {"a new name in a denied place", "ws/deny/new", NEW_NAME, 0},
+    {"a new name in a denied place, by a symlink", "ws/denydir/new", NEW_NAME, 0},
+    {"a new name in a readable root", "lib/new", NEW_NAME, 0},
+    {"a new name in a readable root, by a symlink", "ws/tolib/new", NEW_NAME, 0},
+    {"a new name that a glob denies", "ws/new.key", NEW_NAME, 0},
+    {"a new name in the workspace", "ws/sub/new", NEW_NAME, WRITABLE},
+    {"a new name in the workspace, by a symlink", "ws/newlink", NEW_NAME, WRITABLE | LEAF},
+    {"a new name in a reopened place", "ws/ro/rw/new", NEW_NAME, WRITABLE},
+    {"a new name in a reopened denied place", "ws/deny/rw/new", NEW_NAME, WRITABLE},
+};
+
+enum {
+    WRITES = 1,
+    COPIES = 2,       /* into ws/stolen */
+    OF_THE_LINK = 4,  /* a link at the end is kept */
+    SAYS_NOTHING = 8, /* it worked: that is all the answer gives away */
+    NO_DANGLING = 16, /* a dangling link is in the way for everybody */
+};
+
+static const struct operation {
+    const char *name;
+    unsigned kinds, flags;
+    struct question question; /* path: the place, unless `onto` */
+    bool onto;                /* the place is the destination, question.path the source */
+    const char *below;        /* what is asked for is this below the place */
+} operations[] = {
+    {"read", FILE_THERE, 0, {ASK_READ}},
+    {"open and read a block", FILE_THERE, 0, {ASK_READ_BLOCK}},
+    {"metadata", FILE_THERE | DIR_THERE, SAYS_NOTHING, {ASK_METADATA}},
+    {"canonicalize", FILE_THERE | DIR_THERE, SAYS_NOTHING, {ASK_CANONICALIZE}},
+    {"list", DIR_THERE, 0, {ASK_LIST}},
+    {"walk", DIR_THERE, 0, {ASK_WALK}},
+    {"copy from", FILE_THERE, COPIES | OF_THE_LINK, {ASK_COPY, .other = "ws/stolen"}},
+    {"copy a tree from",
+     DIR_THERE,
+     COPIES | OF_THE_LINK,
+     {ASK_COPY, .other = "ws/stolen", .recursive = true}},
+    {"write", FILE_THERE | NEW_NAME, WRITES, {ASK_WRITE, .text = "attacked"}},
+    {"open and write a block",
+     FILE_THERE | NEW_NAME,
+     WRITES,
+     {ASK_WRITE_BLOCK, .text = "attacked"}},
+    {"copy to", FILE_THERE | NEW_NAME, WRITES, {ASK_COPY, .path = "ws/src.txt"}, .onto = true},
+    {"copy a link to", NEW_NAME, WRITES | NO_DANGLING, {ASK_COPY, .path = "ws/leaf"}, .onto = true},
+    {"copy a tree to",
+     NEW_NAME,
+     WRITES | NO_DANGLING,
+     {ASK_COPY, .path = "ws/tree", .recursive = true},
+     .onto = true},
+    {"copy a tree onto",
+     DIR_THERE,
+     WRITES,
+     {ASK_COPY, .path = "ws/tree", .recursive = true},
+     .onto = true,
+     .below = "/more"},
+    {"create directory", NEW_NAME, WRITES | NO_DANGLING, {ASK_MKDIR}},
+    {"create directories",
+     NEW_NAME,
+     WRITES | NO_DANGLING,
+     {ASK_MKDIR, .recursive = true},
+     .below = "/deep/er"},
+    {"create directory in", DIR_THERE, WRITES, {ASK_MKDIR, .recursive = true}, .below = "/more"},
+    {"write in", DIR_THERE, WRITES, {ASK_WRITE, .text = "attacked"}, .below = "/more"},
+    {"remove", FILE_THERE, WRITES | OF_THE_LINK, {ASK_REMOVE}},
+    {"remove tree",
+     FILE_THERE | DIR_THERE,
+     WRITES | OF_THE_LINK,
+     {ASK_REMOVE, .recursive = true, .force = true}},
+};
+
+static struct door door;
+static struct yard *yard;
+
+/* A server that may refuse a policy as a whole (a lesser rung) is still tested for what it does. */
+static bool may_refuse_walls(void)
+{
+    return getenv("BLY_MAY_REFUSE_WALLS") != NULL;
+}
+
+struct attempt {
+    const struct place *place;
+    const struct operation *operation;
+    enum wall wall;
+    const char *path; /* of the place */
+    const char *also; /* of what is asked for, when it is not in the yard */
+    struct answer answer;
+    char *after; /* the tree */
+    char *found; /* what is in ws/stolen */
+};
+
+static void attempt_deinit(struct attempt *attempt)
+{
+    answer_deinit(&attempt->answer);
+    free(attempt->after);
+    free(attempt->found);
+}
+
+static bool is_allowed(const struct attempt *attempt)
+{
+    unsigned flags = attempt->place->flags;
+
+    if (attempt->wall == NO_WALL)
+        return true;
+    if (attempt->operation->flags & WRITES)
+        return flags & WRITABLE;
+    return (flags & READABLE) || ((flags & SHOWN) && attempt->wall == FULL_READ);
+}
+
+static bool is_about_link(const struct attempt *attempt)
+{
+    return (attempt->operation->flags & OF_THE_LINK) && (attempt->place->flags & LEAF);
+}
+
+/* What was copied: a file's text, the names of a tree, or "->" and a link's text. */
+static char *look_at_copy(void)
+{
+    const char *path = yard_path(yard, "ws/stolen");
+    char target[4096];
+    char *text = NULL;
+    struct stat st;
+    ssize_t n;
+
+    if (lstat(path, &st) < 0)
+        return NULL;
+    if (S_ISDIR(st.st_mode))
+        text = tree_list(path, 0);
+    else if (S_ISREG(st.st_mode))
+        text = disk_read(path);
+    else if ((n = readlink(path, target, sizeof(target))) >= 0)
+        assert_true(asprintf(&text, "->%.*s", (int)n, target) > 0);
+    disk_remove_tree(path);
+    return text;
+}
+
+static void make_attempt(struct attempt *attempt)
+{
+    const struct operation *operation = attempt->operation;
+    struct question question = operation->question;
+    char asked[4096];
+
+    yard_reset(yard);
+    attempt->path = yard_path(yard, attempt->place->path);
+    (void)snprintf(asked, sizeof(asked), "%s%s", attempt->path,
+                   operation->below ? operation->below : "");
+    if (operation->onto) {
+        question.path = yard_path(yard, operation->question.path);
+        question.other = asked;
+    } else {
+        question.path = asked;
+        if (question.other)
+            question.other = yard_path(yard, question.other);
+    }
+    question.sandbox = yard->sandbox[attempt->wall];
+    door.ask(&door, &question, &attempt->answer);
+    if (operation->flags & COPIES)
+        attempt->found = look_at_copy();
+    attempt->after = tree_list(yard->dir, 0);
+}
+
+/* Something new where only a look can tell, outside of the yard. */
+static bool appeared_elsewhere(const struct attempt *attempt)
+{
+    bool there = attempt->place->kind == NEW_NAME && attempt->place->path[0] == '/' &&
+                 disk_exists(attempt->path);
+
+    if (there && strncmp(attempt->place->path, "/proc/", 6) != 0)
+        disk_remove_tree(attempt->path);
+    return there;
+}
+
+static const char *wanted_error(const struct attempt *attempt)
+{
+    bool writes = attempt->operation->flags & WRITES;
+    unsigned flags = attempt->place->flags;
+    int code = attempt->answer.code;
+
+    if (flags & ANY_ERROR)
+        return code != 0 ? NULL : "it says that it worked";
+    if (writes || (flags & DENIED))
+        return code == -32600 ? NULL : "the answer is not -32600";
+    return code == -32004 ? NULL : "the answer is not -32004";
+}
+
+/* NULL when a refused attempt was refused well. */
+static const char *judge_refused(const struct attempt *attempt)
+{
+    const struct answer *answer = &attempt->answer;
+
+    if (answer_reveals(answer, YARD_SECRET) || answer_reveals(answer, "needle"))
+        return "the answer gives something away";
+    if (attempt->found)
+        return "something was copied";
+    if (appeared_elsewhere(attempt))
+        return "something appeared";
+    if (may_refuse_walls() && strncmp(answer->message, "sandbox unavailable", 19) == 0)
+        return NULL;
+    return wanted_error(attempt);
+}
+
+/* A link was removed or copied, and nothing else. */
+static const char *judge_link(const struct attempt *attempt)
+{
+    bly_autofree char *without = NULL;
+
+    if (attempt->answer.code != 0)
+        return "the link could not be used";
+    if (attempt->operation->flags & COPIES)
+        return attempt->found && strncmp(attempt->found, "->", 2) == 0 ? NULL
+                                                                       : "the copy is no link";
+    without = tree_without(yard->whole, attempt->place->path);
+    return strcmp(without, attempt->after) == 0 ? NULL : "more than the link is gone";
+}
+
+static const char *judge_allowed(const struct attempt *attempt)
+{
+    const struct operation *operation = attempt->operation;
+    const struct answer *answer = &attempt->answer;
+
+    if (answer->code != 0)
+        return "it is refused";
+    if (operation->flags & WRITES)
+        return strcmp(attempt->after, yard->whole) != 0 || appeared_elsewhere(attempt)
+                   ? NULL
+                   : "nothing has changed";
+    if (operation->flags & SAYS_NOTHING)
+        return NULL;
+    if (operation->flags & COPIES)
+        return attempt->found &&
+                       (strstr(attempt->found, YARD_SECRET) || strstr(attempt->found, "needle"))
+                   ? NULL
+                   : "nothing was copied";
+    return answer_reveals(answer, operation->kinds == DIR_THERE ? "needle" : YARD_SECRET)
+               ? NULL
+               : "the answer is empty";
+}
+
+static const char *judge(const struct attempt *attempt)
+{
+    bool in_proc = strncmp(attempt->place->path, "/proc/", 6) == 0;
+    bool changes = (attempt->operation->flags & WRITES) && is_allowed(attempt);
+
+    if (!(changes || (is_about_link(attempt) && !in_proc)) &&
+        strcmp(attempt->after, yard->whole) != 0)
+        return "something has changed";
+    /* Links of /proc are neither removed nor copied, by anybody. */
+    if (is_about_link(attempt) && in_proc)
+        return attempt->wall == NO_WALL ? NULL : judge_refused(attempt);
+    if (is_about_link(attempt))
+        return judge_link(attempt);
+    if (!is_allowed(attempt))
+        return judge_refused(attempt);
+    if (attempt->wall != NO_WALL && may_refuse_walls() &&
+        strncmp(attempt->answer.message, "sandbox unavailable", 19) == 0)
+        return NULL;
+    return judge_allowed(attempt);
+}
+
+static bool applies(const struct operation *operation, const struct place *place, enum wall wall)
+{
+    if (!(operation->kinds & place->kind))
+        return false;
+    if ((operation->flags & NO_DANGLING) && (place->flags & LEAF))
+        return false;
+    return wall != NO_WALL || !(place->flags & TWIN_AS_ROOT) || geteuid() == 0;
+}
+
+/* ---- beyond one request ---- */
+
+static int ask(const struct question *question)
+{
+    auto_answer struct answer answer = {0};
+
+    door.ask(&door, question, &answer);
+    return answer.code;
+}
+
+/* A tree with a part in it that must stay is refused as a whole, before anything is gone. */
+static void no_tree_is_half_removed(void **state)
+{
+    static const char *const trees[] = {"ws", "ws/ro", "ws/deny", "ws/mixed", "ws/mixed2"};
+
+    (void)state;
+    for (size_t i = 0; i < BLY_LEN(trees); i++) {
+        for (enum wall wall = RESTRICTED; wall < N_WALLS; wall++) {
+            yard_reset(yard);
+
+            const struct question question = {ASK_REMOVE, .path = yard_path(yard, trees[i]),
+                                              .recursive = true, .force = true,
+                                              .sandbox = yard->sandbox[wall]};
+            bly_autofree char *after = NULL, *difference = NULL;
+
+            if (ask(&question) != -32600)
+                fail_msg("%s: not refused", trees[i]);
+            after = tree_list(yard->dir, 0);
+            difference = tree_difference(yard->whole, after);
+            if (difference)
+                fail_msg("%s: %s", trees[i], difference);
+        }
+        const struct question twin = {ASK_REMOVE, .path = yard_path(yard, trees[i]),
+                                      .recursive = true, .force = true};
+
+        assert_int_equal(ask(&twin), 0);
+        assert_false(disk_exists(yard_path(yard, trees[i])));
+    }
+}
+
+/* Copying a directory does not take along what is hidden in it, whatever the answer is. */
+static void no_tree_brings_hidden_files(void **state)
+{
+    (void)state;
+    for (enum wall wall = NO_WALL; wall < N_WALLS; wall++) {
+        yard_reset(yard);
+
+        const struct question question = {ASK_COPY, .path = yard_path(yard, "ws/mixed"),
+                                          .other = yard_path(yard, "ws/stolen"), .recursive = true,
+                                          .sandbox = yard->sandbox[wall]};
+
+        (void)ask(&question);
+        assert_int_equal(disk_exists(yard_path(yard, "ws/stolen/z.key")), wall == NO_WALL);
+    }
+}
+
+/*
+ * Two steps: behind a wall a link is planted where a later policy has a writable root, with a
+ * request that is allowed. The later grant must not lead outside.
+ */
+static void a_planted_root_grants_nothing(void **state)
+{
+    bly_autofree char *later = NULL;
+
+    (void)state;
+    assert_true(
+        asprintf(&later,
+                 "{\"permissions\":{\"type\":\"managed\",\"file_system\":{\"type\":\"restricted\","
+                 "\"entries\":[{\"path\":{\"type\":\"special\",\"value\":{\"kind\":\"root\"}},"
+                 "\"access\":\"read\"},{\"path\":{\"type\":\"path\",\"path\":\"file://%s/cache\"},"
+                 "\"access\":\"write\"}]},\"network\":\"restricted\"},\"cwd\":\"file://%s\","
+                 "\"windowsSandboxLevel\":\"disabled\"}",
+                 yard->ws, yard->ws) > 0);
+    yard_reset(yard);
+    const struct question plant = {ASK_COPY, .path = yard_path(yard, "ws/parent"),
+                                   .other = yard_path(yard, "ws/cache"), .recursive = true,
+                                   .sandbox = yard->sandbox[FULL_READ]};
+    struct question use = {ASK_WRITE, .path = yard_path(yard, "ws/cache/new"), .text = "attacked"};
+
+    assert_int_equal(ask(&plant), 0);
+    assert_true(disk_exists(yard_path(yard, "ws/cache")));
+    use.sandbox = later;
+    assert_int_not_equal(ask(&use), 0);
+    yard_assert_guarded(yard);
+    use.sandbox = NULL;
+    assert_int_equal(ask(&use), 0);
+    assert_true(disk_exists(yard_path(yard, "out/new")));
+}
 
 struct trial {
-    char name[128];
-    const struct row *row;
+    char name[160];
+    const struct place *place;
     enum wall wall;
-    struct yard *yard;
 };
-
-static int trial_setup(void **state)
-{
-    struct trial *trial = *state;
-
-    return yard_setup((void **)&trial->yard);
-}
-
-static int trial_teardown(void **state)
-{
-    struct trial *trial = *state;
-
-    return yard_teardown((void **)&trial->yard);
-}
 
 static void run_trial(void **state)
 {
-    struct trial *trial = *state;
-    struct yard *yard = trial->yard;
+    const struct trial *trial = *state;
+    size_t n_bad = 0, n = 0;
 
-    if (trial->wall == NO_WALL) {
-        assert_true(trial->row->attempt(yard, NULL));
-        return;
-    }
-    assert_false(
-        trial->row->attempt(yard, trial->wall == RESTRICTED ? yard->restricted : yard->full_read));
-    yard_assert_untouched(yard);
-    assert_true(disk_exists(server_path(yard->server, "ws/a.txt")));
-}
+    for (size_t i = 0; i < BLY_LEN(operations); i++) {
+        struct attempt attempt = {
+            .place = trial->place, .operation = &operations[i], .wall = trial->wall};
+        const char *fault;
 
-/* "Everything refused" would be a perfect score: what is allowed must work. */
-static void allowed_work_succeeds(void **state)
-{
-    struct trial *trial = *state;
-    struct yard *yard = trial->yard;
-    struct bly_client *client = yard->server->client;
-    const char *const sandboxes[] = {yard->restricted, yard->full_read};
-    struct bly_client_error error;
+        if (!applies(&operations[i], trial->place, trial->wall))
+            continue;
+        make_attempt(&attempt);
+        fault = judge(&attempt);
+        n++;
+        if (fault) {
+            bly_autofree char *difference = tree_difference(yard->whole, attempt.after);
 
-    for (size_t i = 0; i < BLY_LEN(sandboxes); i++) {
-        const char *dir = server_path(yard->server, "ws/deep/%zu", i);
-        const char *file = server_path(yard->server, "ws/deep/%zu/f", i);
-        const char *copy = server_path(yard->server, "ws/deep/%zu/g", i);
-        bly_autofree uint8_t *data = NULL;
-        size_t len;
-
-        assert_int_equal(bly_client_create_directory(client, dir, true, sandboxes[i], &error), 0);
-        assert_int_equal(bly_client_write_file(client, file, "hello", 5, sandboxes[i], &error), 0);
-        assert_int_equal(bly_client_copy(client, file, copy, false, sandboxes[i], &error), 0);
-        assert_int_equal(bly_client_read_file(client, copy, sandboxes[i], &data, &len, &error), 0);
-        assert_int_equal(len, 5);
-        assert_int_equal(bly_client_remove(client, copy, false, false, sandboxes[i], &error), 0);
-        assert_false(disk_exists(copy));
-        /* A link goes, its target stays. */
-        assert_int_equal(bly_client_remove(client,
-                                           server_path(yard->server, i ? "ws/parent" : "ws/leaf"),
-                                           true, true, sandboxes[i], &error),
-                         0);
-    }
-    yard_assert_untouched(yard);
-}
-
-int main(void)
-{
-    static const struct {
-        enum wall wall;
-        const char *suffix;
-    } walls[] = {{NO_WALL, "succeeds without a wall"},
-                 {RESTRICTED, "is refused, restricted reading"},
-                 {FULL_READ, "is refused, full reading"}};
-    static struct trial trials[BLY_LEN(rows) * BLY_LEN(walls) + 1];
-    static struct CMUnitTest tests[BLY_LEN(trials)];
-    size_t n = 0;
-
-    for (size_t i = 0; i < BLY_LEN(rows); i++) {
-        for (size_t j = 0; j < BLY_LEN(walls); j++) {
-            struct trial *trial = &trials[n];
-
-            if (rows[i].reads && walls[j].wall == FULL_READ)
-                continue;
-            (void)snprintf(trial->name, sizeof(trial->name), "%s: %s", rows[i].name,
-                           walls[j].suffix);
-            trial->row = &rows[i];
-            trial->wall = walls[j].wall;
-            tests[n++] = (struct CMUnitTest){.name = trial->name,
-                                             .test_func = run_trial,
-                                             .setup_func = trial_setup,
-                                             .teardown_func = trial_teardown,
-                                             .initial_state = trial};
+            print_error("%s: %s (answer %d %.200s%s%s)\n", operations[i].name, fault,
+                        attempt.answer.code, attempt.answer.message, difference ? "; " : "",
+                        difference ? difference : "");
+            n_bad++;
         }
+        attempt_deinit(&attempt);
     }
-    tests[n] = (struct CMUnitTest){.name = "allowed work succeeds",
-                                   .test_func = allowed_work_succeeds,
-                                   .setup_func = trial_setup,
-                                   .teardown_func = trial_teardown,
-                                   .initial_state = &trials[n]};
-    n++;
-    return _cmocka_run_group_tests("escape-files", tests, n, NULL, NULL);
+    if (n == 0)
+        print_message("only root can do this without a wall\n");
+    assert_int_equal(n_bad, 0);
+}
+
+static int open_all(void **state)
+{
+    (void)state;
+    yard = yard_new();
+    door.open(&door);
+    return 0;
+}
+
+static int close_all(void **state)
+{
+    (void)state;
+    door.close(&door);
+    yard_free(yard);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    static const char *const suffixes[] = {[NO_WALL] = "without a wall",
+                                           [RESTRICTED] = "restricted reading",
+                                           [FULL_READ] = "full reading"};
+    static struct trial trials[BLY_LEN(places) * N_WALLS];
+    static const struct CMUnitTest others[] = {
+        cmocka_unit_test(no_tree_is_half_removed),
+        cmocka_unit_test(no_tree_brings_hidden_files),
+        cmocka_unit_test(a_planted_root_grants_nothing),
+    };
+    static struct CMUnitTest tests[BLY_LEN(trials) + BLY_LEN(others)];
+
+    door_main(argc, argv);
+    door_become_user();
+    door = argc > 1 && strcmp(argv[1], "local") == 0 ? door_local : door_remote;
+    for (size_t i = 0; i < BLY_LEN(trials); i++) {
+        struct trial *trial = &trials[i];
+
+        trial->place = &places[i / N_WALLS];
+        trial->wall = (enum wall)(i % N_WALLS);
+        (void)snprintf(trial->name, sizeof(trial->name), "%s: %s, %s", door.name,
+                       trial->place->name, suffixes[trial->wall]);
+        tests[i] = (struct CMUnitTest){
+            .name = trial->name, .test_func = run_trial, .initial_state = trial};
+    }
+    memcpy(tests + BLY_LEN(trials), others, sizeof(others));
+    return _cmocka_run_group_tests("escape-files", tests, BLY_LEN(tests), open_all, close_all);
 }
