@@ -259,22 +259,29 @@ static int wait_for_end(pid_t pid)
     return -1;
 }
 
-void server_stop(struct server *server)
+void server_forget(struct server *server)
 {
     struct fixture *fixture = (struct fixture *)server;
-    int status;
 
-    if (!server)
-        return;
-    status = bly_client_end(server->client);
-    if (server->pid > 0) {
-        (void)kill(server->pid, SIGINT); /* at once: SIGTERM would wait for what still runs */
-        status = wait_for_end(server->pid);
-    }
+    bly_client_free(server->client);
     disk_remove_tree(server->dir);
     free(server->dir);
     for (size_t i = 0; i < fixture->n_paths; i++)
         free(fixture->paths[i]);
     free(fixture);
+}
+
+void server_stop(struct server *server)
+{
+    int status;
+
+    if (!server)
+        return;
+    status = bly_client_end(bly_take_ptr(&server->client));
+    if (server->pid > 0) {
+        (void)kill(server->pid, SIGINT); /* at once: SIGTERM would wait for what still runs */
+        status = wait_for_end(server->pid);
+    }
+    server_forget(server);
     assert_int_equal(status, 0);
 }

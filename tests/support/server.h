@@ -29,6 +29,9 @@ struct server *server_start(const char *const *extra_args);
  */
 void server_stop(struct server *server);
 
+/* The test has killed and reaped it itself: only what belongs to it here goes. */
+void server_forget(struct server *server);
+
 /* "DIR/NAME", malloc'ed, kept until server_stop(). printf-like. */
 const char *server_path(struct server *server, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
