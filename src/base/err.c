@@ -37,6 +37,7 @@ static void set_error(struct bly_err *err, enum bly_err_kind kind, int sys, cons
                       size_t len)
 {
     err->kind = kind;
+    err->denial = (struct bly_denial){0};
     err->sys = sys;
     memcpy(err->text, text, len + 1);
 }
@@ -75,6 +76,7 @@ int bly_fail_sys(struct bly_err *err, int sys, const char *fmt, ...)
 int bly_because(struct bly_err *err, int r, const char *fmt, ...)
 {
     if (err) {
+        struct bly_denial denial = err->denial;
         char text[BLY_ERR_TEXT_MAX];
         va_list args;
 
@@ -84,6 +86,7 @@ int bly_because(struct bly_err *err, int r, const char *fmt, ...)
         len = append_text(text, len, ": ");
         len = append_text(text, len, err->text);
         set_error(err, err->kind, err->sys, text, len);
+        err->denial = denial;
     }
     return r;
 }
@@ -91,6 +94,7 @@ int bly_because(struct bly_err *err, int r, const char *fmt, ...)
 void bly_err_clear(struct bly_err *err)
 {
     err->kind = BLY_ERR_NONE;
+    err->denial = (struct bly_denial){0};
     err->sys = 0;
     err->text[0] = '\0';
 }

@@ -6,6 +6,7 @@
  * the caller provides, so the failing path allocates nothing. Any thread; touches nothing shared.
  */
 #include <stddef.h>
+#include <stdint.h>
 
 /* The kind decides the JSON-RPC code: one table, in rpc/reply.c. */
 enum bly_err_kind {
@@ -24,12 +25,33 @@ enum bly_err_kind {
     BLY_ERR_BUG,         /* our mistake: -32603, text */
 };
 
+/*
+ * What a policy denied and which part of it decided, so that an answer can explain itself. Numbers
+ * only: names are looked up where the request's own policy is at hand, and so nothing can come out
+ * that the client did not write itself.
+ */
+enum { BLY_DENIED_NOTHING, BLY_DENIED_READ, BLY_DENIED_WRITE };
+enum {
+    BLY_BY_NOTHING, /* no rule grants it */
+    BLY_BY_RULE,    /* rules[index] */
+    BLY_BY_GLOB,    /* deny_globs[index] */
+    BLY_BY_DERIVED, /* what a look at the disk made of a rule: where .git leads to, a name without
+                     * links
+                     */
+};
+
+struct bly_denial {
+    uint8_t access, by;
+    uint32_t index;
+};
+
 enum { BLY_ERR_TEXT_MAX = 4608 }; /* room for a PATH_MAX path and a sentence */
 
 struct bly_err {
     enum bly_err_kind kind;
     int sys;                     /* positive errno, 0 when there is none */
     char text[BLY_ERR_TEXT_MAX]; /* one sentence, no newline, no full stop */
+    struct bly_denial denial;    /* also with BLY_ERR_SYSTEM and EACCES */
 };
 
 /*
@@ -37,7 +59,8 @@ struct bly_err {
  * a caller can write `return bly_fail(...)`.
  */
 
-/* Sets kind, `sys` (positive errno) and text; returns -sys, or -EINVAL when sys is 0. */
+/* Sets kind, `sys` (positive errno) and text; returns -sys, or -EINVAL when sys is 0. No
+ * denial. */
 int bly_fail(struct bly_err *err, enum bly_err_kind kind, int sys, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 
@@ -45,7 +68,7 @@ int bly_fail(struct bly_err *err, enum bly_err_kind kind, int sys, const char *f
 int bly_fail_sys(struct bly_err *err, int sys, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* Puts "FMT: " in front of the text, keeps kind and sys; returns `r` (a negative errno). */
+/* Puts "FMT: " in front of the text, keeps all else; returns `r` (a negative errno). */
 int bly_because(struct bly_err *err, int r, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 

@@ -9,6 +9,7 @@
 #include <sys/ioctl.h>
 
 #include "base/cleanup.h"
+#include "base/err.h"
 
 #ifndef FS_CASEFOLD_FL
 #define FS_CASEFOLD_FL 0x40000000
@@ -37,8 +38,8 @@ static bool is_folded(char *path, size_t at, bool (*folds)(const char *dir))
     return answer;
 }
 
-enum bly_access bly_fold_decide(const struct bly_policy *policy, const char *path,
-                                bool (*folds)(const char *dir))
+enum bly_access bly_fold_explain(const struct bly_policy *policy, const char *path,
+                                 bool (*folds)(const char *dir), struct bly_denial *ret_reason)
 {
     char folded[PATH_MAX];
     bool copied = false;
@@ -50,15 +51,26 @@ enum bly_access bly_fold_decide(const struct bly_policy *policy, const char *pat
         slash += 1 + len;
         if (name == NULL)
             continue;
-        if (!copied && strlen(path) >= sizeof folded) /* nor can it be opened */
+        if (!copied && strlen(path) >= sizeof folded) { /* nor can it be opened */
+            ret_reason->by = BLY_BY_NOTHING;
+            ret_reason->index = 0;
             return BLY_ACCESS_DENY;
+        }
         if (!copied)
             (void)strcpy(folded, path);
         copied = true;
         if (is_folded(folded, at, folds))
             memcpy(folded + at + 1, name, len);
     }
-    return bly_policy_decide(policy, copied ? folded : path);
+    return bly_policy_explain(policy, copied ? folded : path, ret_reason);
+}
+
+enum bly_access bly_fold_decide(const struct bly_policy *policy, const char *path,
+                                bool (*folds)(const char *dir))
+{
+    struct bly_denial reason;
+
+    return bly_fold_explain(policy, path, folds, &reason);
 }
 
 bool bly_fold_on_disk(const char *dir)

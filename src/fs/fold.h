@@ -10,8 +10,11 @@
 
 #include "sandbox/policy/policy.h"
 
-/* bly_policy_decide(), with protected names in any letters where `folds` says that a directory
+/* bly_policy_explain(), with protected names in any letters where `folds` says that a directory
  * makes no difference. `path` as there. */
+enum bly_access bly_fold_explain(const struct bly_policy *policy, const char *path,
+                                 bool (*folds)(const char *dir), struct bly_denial *ret_reason);
+/* Without the reason. */
 enum bly_access bly_fold_decide(const struct bly_policy *policy, const char *path,
                                 bool (*folds)(const char *dir));
 

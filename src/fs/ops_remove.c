@@ -200,14 +200,29 @@ static int remove_name(const struct bly_view *view, const char *path, bool recur
     return remove_tree(view, path, place, err);
 }
 
-/* A rule below the name that does not permit writing. */
-static bool is_narrowed(const struct bly_policy *policy, const char *canonical)
+/* A rule below the name that does not permit writing: its path, or NULL. */
+static const char *find_narrowing(const struct bly_policy *policy, const char *canonical)
 {
     for (size_t i = 0; i < policy->n_rules; i++)
         if (policy->rules[i].access != BLY_ACCESS_WRITE &&
             bly_path_is_within(policy->rules[i].path, canonical))
-            return true;
-    return false;
+            return policy->rules[i].path;
+    return NULL;
+}
+
+/* Whether the directory the name stands in permits changing its entries. */
+static int decide_parent(const struct bly_view *view, const char *path, struct bly_place *place,
+                         struct bly_err *err)
+{
+    char *slash = strrchr(place->canonical, '/');
+    const char *parent = slash == place->canonical ? "/" : place->canonical;
+    int r = 0;
+
+    *slash = '\0';
+    if (!bly_view_permits(view, parent, BLY_NEED_WRITE))
+        r = bly_view_refuse(view, path, parent, BLY_NEED_WRITE, err);
+    *slash = '/';
+    return r;
 }
 
 /*
@@ -219,17 +234,16 @@ static bool is_narrowed(const struct bly_policy *policy, const char *canonical)
 static int decide(const struct bly_view *view, const char *path, bool recursive,
                   struct bly_place *place, struct bly_err *err)
 {
-    char *slash = strrchr(place->canonical, '/');
-    bool ok;
+    const char *narrowing;
+    int r;
 
     if (view->policy == NULL)
         return 0;
-    *slash = '\0';
-    ok = bly_view_permits(view, slash == place->canonical ? "/" : place->canonical, BLY_NEED_WRITE);
-    *slash = '/';
-    if (ok && recursive)
-        ok = !is_narrowed(view->policy, place->canonical);
-    return ok ? 0 : bly_view_refuse(view, path, place->canonical, BLY_NEED_WRITE, err);
+    r = decide_parent(view, path, place, err);
+    if (r < 0 || !recursive)
+        return r;
+    narrowing = find_narrowing(view->policy, place->canonical);
+    return narrowing ? bly_view_refuse(view, path, narrowing, BLY_NEED_WRITE, err) : 0;
 }
 
 /* -EINVAL when the name itself is a link; the walk has refused links before it. */

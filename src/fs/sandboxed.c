@@ -913,7 +913,44 @@ static unsigned allowed_flags(enum bly_fs_op op)
     return op == BLY_FS_WALK ? BLY_HWIRE_TRUNCATED : 0;
 }
 
-static int take_error(struct bly_fs_call *call, const struct bly_hwire_reply *in)
+static size_t find_glob(const struct bly_policy *policy, const char *pattern)
+{
+    size_t i = 0;
+
+    while (i < policy->n_deny_globs && strcmp(policy->deny_globs[i], pattern) != 0)
+        i++;
+    return i;
+}
+
+/*
+ * The helper counts the rules and globs of its plan, which knows more than the client wrote: finds
+ * the same one in the client's policy. -EBADMSG for one that is not there.
+ */
+static int take_denial(const struct helper *helper, const struct bly_hwire_reply *in,
+                       struct bly_denial *denial)
+{
+    const struct bly_policy *planned = bly_plan_policy(helper->plan);
+    const struct bly_policy *asked = helper->context->policy;
+    bool is_glob = in->denied_by == BLY_BY_GLOB;
+    size_t n = is_glob ? planned->n_deny_globs : planned->n_rules;
+    size_t index = in->denied_index;
+
+    *denial = (struct bly_denial){.access = in->denied_access, .by = in->denied_by};
+    if (in->denied_by == BLY_BY_NOTHING)
+        return index == 0 ? 0 : -EBADMSG;
+    if (index >= n)
+        return -EBADMSG;
+    index = is_glob ? find_glob(asked, planned->deny_globs[index])
+                    : bly_policy_find(asked, planned->rules[index].path);
+    if (index < (is_glob ? asked->n_deny_globs : asked->n_rules))
+        denial->index = (uint32_t)index;
+    else
+        denial->by = BLY_BY_DERIVED;
+    return 0;
+}
+
+static int take_error(struct bly_fs_call *call, const struct helper *helper,
+                      const struct bly_hwire_reply *in)
 {
     const struct bly_buf *text = &call->pieces;
     struct bly_err *err = &call->reply.err;
@@ -923,18 +960,19 @@ static int take_error(struct bly_fs_call *call, const struct bly_hwire_reply *in
     else
         (void)bly_fail(err, (enum bly_err_kind)in->kind, in->sys, "%.*s", (int)text->len,
                        text->len > 0 ? (const char *)text->data : "");
-    return 0;
+    return in->denied_access ? take_denial(helper, in, &err->denial) : 0;
 }
 
 enum { ON_POOL = 1 }; /* outcome of take_result(): a pool thread completes it */
 
-static int take_result(struct bly_fs_call *call, const struct bly_hwire_reply *in, int *fd)
+static int take_result(struct bly_fs_call *call, const struct helper *helper,
+                       const struct bly_hwire_reply *in, int *fd)
 {
     struct bly_fs_reply *reply = &call->reply;
     enum bly_fs_op op = call->request.op;
 
     if (in->kind != BLY_ERR_NONE)
-        return take_error(call, in);
+        return take_error(call, helper, in);
     if (in->flags & ~allowed_flags(op))
         return -EBADMSG;
     if (op == BLY_FS_READ_FILE && (in->flags & BLY_HWIRE_TOO_LONG)) {
@@ -995,7 +1033,7 @@ static void answer(struct helper *helper, const struct bly_hwire_reply *in, int 
         pump(context);
         return;
     }
-    r = take_result(call, in, fd);
+    r = take_result(call, helper, in, fd);
     if (r == -EBADMSG) {
         break_off(helper);
         return;

@@ -35,12 +35,21 @@ bool bly_view_permits(const struct bly_view *view, const char *canonical, enum b
 int bly_view_refuse(const struct bly_view *view, const char *path, const char *canonical,
                     enum bly_need need, struct bly_err *err)
 {
+    struct bly_denial denial = {.access =
+                                    need == BLY_NEED_WRITE ? BLY_DENIED_WRITE : BLY_DENIED_READ};
+    enum bly_access access = bly_fold_explain(view->policy, canonical, bly_fold_on_disk, &denial);
+    int r;
+
     if (need == BLY_NEED_WRITE)
-        return bly_fail(err, BLY_ERR_DENIED, EACCES, "%s is not permitted by filesystem sandbox",
-                        path);
-    if (bly_fold_decide(view->policy, canonical, bly_fold_on_disk) == BLY_ACCESS_DENY)
-        return bly_fail_sys(err, EACCES, "%s", path);
-    return bly_fail_sys(err, ENOENT, "%s", path);
+        r = bly_fail(err, BLY_ERR_DENIED, EACCES, "%s is not permitted by filesystem sandbox",
+                     path);
+    else if (access == BLY_ACCESS_DENY)
+        r = bly_fail_sys(err, EACCES, "%s", path);
+    else /* Nothing tells it from a name that does not exist. */
+        return bly_fail_sys(err, ENOENT, "%s", path);
+    if (err != NULL)
+        err->denial = denial;
+    return r;
 }
 
 int bly_view_check(const struct bly_view *view, struct bly_err *err)

@@ -24,7 +24,9 @@ bool bly_view_permits(const struct bly_view *view, const char *canonical, enum b
 
 /*
  * The answer to something that is not permitted. Writing: BLY_ERR_DENIED naming `path`, the path of
- * the request. Reading: as if it did not exist (ENOENT), or EACCES where a rule denies.
+ * the request. Reading: as if it did not exist (ENOENT), or EACCES where a rule denies. Says in
+ * err->denial what decided about `canonical`, except where the answer hides that there is a
+ * decision.
  */
 int bly_view_refuse(const struct bly_view *view, const char *path, const char *canonical,
                     enum bly_need need, struct bly_err *err);

@@ -4,9 +4,11 @@
 
 #include "base/buf.h"
 #include "base/cleanup.h"
+#include "base/err.h"
 #include "base/json.h"
 #include "proto/encode.h"
 #include "rpc/rpc.h"
+#include "sandbox/policy/policy.h"
 
 static int encode_nothing(const struct bly_fs_params *params, const struct bly_fs_reply *reply,
                           struct bly_buf *buf)
@@ -210,4 +212,71 @@ int bly_proto_encode_text_tail(enum bly_fs_op op, const struct bly_fs_reply *rep
     if (reply->eof)
         return BLY_ADD(buf, "\",\"eof\":true}}");
     return BLY_ADD(buf, "\",\"eof\":false}}");
+}
+
+/* ---- denials -------------------------------------------------------------------------------- */
+
+static const char *access_name(enum bly_fs_op op, const struct bly_denial *denial)
+{
+    if (denial->access == BLY_DENIED_READ)
+        return "read";
+    if (op == BLY_FS_CREATE_DIRECTORY)
+        return "create";
+    return op == BLY_FS_REMOVE ? "remove" : "write";
+}
+
+/* A copy reads its source and writes its destination. */
+static const char *denied_path(const struct bly_fs_request *request,
+                               const struct bly_denial *denial)
+{
+    bool writes = denial->access == BLY_DENIED_WRITE;
+
+    return writes && request->destination_path ? request->destination_path : request->path;
+}
+
+static void add_rule(const struct bly_rule *rule, struct bly_buf *buf)
+{
+    static const char *const names[] = {[BLY_ACCESS_NONE] = "none",
+                                        [BLY_ACCESS_READ] = "read",
+                                        [BLY_ACCESS_WRITE] = "write",
+                                        [BLY_ACCESS_DENY] = "deny"};
+
+    bly_buf_add_str(buf, "{\"path\":");
+    bly_json_add_cstr(buf, rule->path);
+    bly_buf_printf(buf, ",\"access\":\"%s\"%s}", names[rule->access],
+                   rule->flags & BLY_RULE_IMPLIED ? ",\"protected\":true" : "");
+}
+
+static void add_reason(const struct bly_policy *policy, const struct bly_denial *denial,
+                       struct bly_buf *buf)
+{
+    switch (denial->by) {
+    case BLY_BY_RULE:
+        add_rule(&policy->rules[denial->index], buf);
+        break;
+    case BLY_BY_GLOB:
+        bly_buf_add_str(buf, "{\"glob\":");
+        bly_json_add_cstr(buf, policy->deny_globs[denial->index]);
+        bly_buf_add_str(buf, ",\"access\":\"deny\"}");
+        break;
+    case BLY_BY_DERIVED:
+        bly_buf_add_str(buf, "{\"derived\":true}");
+        break;
+    default:
+        bly_buf_add_str(buf, "null");
+    }
+}
+
+int bly_proto_encode_denial(enum bly_fs_op op, const struct bly_fs_params *params,
+                            const struct bly_err *err, struct bly_buf *buf)
+{
+    const struct bly_denial *denial = &err->denial;
+
+    if (denial->access == BLY_DENIED_NOTHING || !params->policy)
+        return buf->error;
+    bly_buf_add_str(buf, "{\"denial\":{\"path\":");
+    bly_json_add_cstr(buf, denied_path(&params->request, denial));
+    bly_buf_printf(buf, ",\"access\":\"%s\",\"rule\":", access_name(op, denial));
+    add_reason(params->policy, denial, buf);
+    return bly_buf_add_str(buf, "}}");
 }

@@ -92,6 +92,12 @@ int bly_proto_decode_nothing(yyjson_val *params,
 int bly_proto_encode_fs(enum bly_fs_op op, const struct bly_fs_params *params,
                         const struct bly_fs_reply *reply, struct bly_buf *buf);
 /*
+ * The `data` of an error that explains itself, docs/PROTOCOL.md "Denials": nothing when err has no
+ * denial. Names only the request's own paths and what stands in its own policy.
+ */
+int bly_proto_encode_denial(enum bly_fs_op op, const struct bly_fs_params *params,
+                            const struct bly_err *err, struct bly_buf *buf);
+/*
  * Head and tail around the base64 text of READ_FILE, READ_BLOCK: complete messages, id included.
  * The head is as long as the id wants, so it may not fit into BLY_FS_TEXT_HEAD.
  */

@@ -122,13 +122,25 @@ int bly_rpc_add_failure_value(struct bly_buf *buf, const struct bly_err *err)
     return add_error_value(buf, bly_rpc_code(err), err->text);
 }
 
-int bly_rpc_add_failure(struct bly_buf *buf, const struct bly_rpc_id *id, const struct bly_err *err)
+int bly_rpc_add_failure_with(struct bly_buf *buf, const struct bly_rpc_id *id,
+                             const struct bly_err *err, const void *data, size_t len)
 {
     bly_buf_add_str(buf, "{\"id\":");
     add_id(buf, id);
     bly_buf_add_str(buf, ",\"error\":");
     bly_rpc_add_failure_value(buf, err);
+    if (len > 0 && buf->error == 0) {
+        buf->len--; /* the brace: the value goes on */
+        bly_buf_add_str(buf, ",\"data\":");
+        bly_buf_add(buf, data, len);
+        bly_buf_add_char(buf, '}');
+    }
     return bly_rpc_end(buf);
+}
+
+int bly_rpc_add_failure(struct bly_buf *buf, const struct bly_rpc_id *id, const struct bly_err *err)
+{
+    return bly_rpc_add_failure_with(buf, id, err, NULL, 0);
 }
 
 int bly_rpc_add_bad_message(struct bly_buf *buf, const char *peer, const struct bly_err *err)

@@ -61,6 +61,9 @@ int bly_rpc_add_error(struct bly_buf *buf, const struct bly_rpc_id *id, int code
  * -32600, else -32603, "TEXT (os error N)". */
 int bly_rpc_add_failure(struct bly_buf *buf, const struct bly_rpc_id *id,
                         const struct bly_err *err);
+/* The same with `data` (JSON, len bytes; 0: none) as a third member of the error. */
+int bly_rpc_add_failure_with(struct bly_buf *buf, const struct bly_rpc_id *id,
+                             const struct bly_err *err, const void *data, size_t len);
 int bly_rpc_code(const struct bly_err *err);
 /* Only the value {"code":...,"message":...} of that answer. */
 int bly_rpc_add_failure_value(struct bly_buf *buf, const struct bly_err *err);

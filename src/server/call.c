@@ -29,22 +29,42 @@ static const char *session_id(const struct bly_call *call)
     return call->session ? call->session->id : "none";
 }
 
-void bly_call_fail(struct bly_call *call, const struct bly_err *err)
+/* The `data` of the error, "" when there is none. A file request only. */
+static void explain(const struct bly_call *call, const struct bly_err *err, struct bly_buf *data)
 {
-    struct bly_buf buf;
+    if (err->denial.access != BLY_DENIED_NOTHING && call->method->run == bly_run_fs)
+        (void)bly_proto_encode_denial(call->method->op, &call->params.fs, err, data);
+    if (data->error)
+        data->len = 0;
+}
 
+static void note_failure(struct bly_call *call, const struct bly_err *err,
+                         const struct bly_buf *data)
+{
     call->failed = true;
-    if (err->kind == BLY_ERR_DENIED) {
+    if (err->kind == BLY_ERR_DENIED || data->len > 0)
         call->connection->server->metrics.denied_files++;
+    if (data->len > 0)
+        bly_log(BLY_LOG_INFO, "denied", "session=%s method=%s data=%.*s", session_id(call),
+                call->method->name, (int)data->len, (const char *)data->data);
+    else if (err->kind == BLY_ERR_DENIED)
         bly_log(BLY_LOG_INFO, "denied", "session=%s method=%s reason=\"%s\"", session_id(call),
                 call->method->name, err->text);
-    } else if (err->kind == BLY_ERR_BUG) {
+    else if (err->kind == BLY_ERR_BUG)
         bly_log(BLY_LOG_ERROR, "bug", "session=%s method=%s reason=\"%s\"", session_id(call),
                 call->method->name, err->text);
-    }
+}
 
+void bly_call_fail(struct bly_call *call, const struct bly_err *err)
+{
+    bly_autobuf struct bly_buf data;
+    struct bly_buf buf;
+
+    bly_buf_init(&data, ANSWER_MAX);
+    explain(call, err, &data);
+    note_failure(call, err, &data);
     bly_buf_init(&buf, ANSWER_MAX);
-    (void)bly_rpc_add_failure(&buf, &call->message.id, err);
+    (void)bly_rpc_add_failure_with(&buf, &call->message.id, err, data.data, data.len);
     bly_connection_send(call->connection, &buf);
     bly_buf_deinit(&buf);
 }

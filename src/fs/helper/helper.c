@@ -47,7 +47,10 @@ static int send_error(struct helper *h, const struct bly_err *err)
     struct bly_hwire_reply reply = {
         .seq = h->seq,
         .kind = (uint8_t)err->kind,
+        .denied_access = err->denial.access,
+        .denied_by = err->denial.by,
         .sys = err->sys,
+        .denied_index = err->denial.index,
         .data_len = (uint32_t)strlen(text),
     };
 

@@ -229,6 +229,16 @@ int bly_hwire_unpack_request(const void *packet, size_t len, bool has_fd,
     return 0;
 }
 
+/* Only a denial explains itself, and only as struct bly_denial can. */
+static bool is_denial_plausible(const struct bly_hwire_reply *reply)
+{
+    if (reply->denied_access == BLY_DENIED_NOTHING)
+        return reply->denied_by == 0 && reply->denied_index == 0;
+    return reply->denied_access <= BLY_DENIED_WRITE && reply->denied_by <= BLY_BY_GLOB &&
+           (reply->kind == BLY_ERR_DENIED ||
+            (reply->kind == BLY_ERR_SYSTEM && reply->sys == EACCES));
+}
+
 int bly_hwire_unpack_reply(const void *packet, size_t len, bool has_fd,
                            struct bly_hwire_reply *ret_reply, const void **ret_data)
 {
@@ -239,6 +249,8 @@ int bly_hwire_unpack_reply(const void *packet, size_t len, bool has_fd,
     memcpy(&reply, packet, sizeof reply);
     if (reply.data_len != len - sizeof reply || reply.kind > BLY_ERR_BUG || reply.sys < 0 ||
         reply.sys > 4095 || (reply.flags & 0x80) || has_fd != !!(reply.flags & BLY_HWIRE_FD))
+        return -EBADMSG;
+    if (!is_denial_plausible(&reply))
         return -EBADMSG;
     /* An error ends its request and brings nothing else; a piece in the middle only data. */
     if (reply.kind != BLY_ERR_NONE && reply.flags != 0)

@@ -44,7 +44,9 @@ struct bly_hwire_reply {
     uint32_t seq; /* of the request */
     uint8_t kind; /* enum bly_err_kind; with BLY_ERR_NONE the data is the result, else the text */
     uint8_t flags;
-    int32_t sys;     /* of the error */
+    uint8_t denied_access, denied_by; /* of the error, see struct bly_denial */
+    int32_t sys;
+    uint32_t denied_index;
     uint64_t number; /* entries of a listing, size of a file, length of a text that is too long */
     int64_t created_at_ms, modified_at_ms;
     uint32_t data_len;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/err.h"
 #include "base/path.h"
 #include "sandbox/policy/glob.h"
 #include "sandbox/policy/rules.h"
@@ -93,6 +94,7 @@ struct bly_policy *bly_policy_copy(const struct bly_policy *policy)
 struct bly_glob_place {
     const char *pattern; /* borrowed from deny_globs */
     size_t dir_len;      /* of the plain directory in front, 0 stands for the root */
+    size_t index;        /* in deny_globs */
 };
 
 static int compare_dirs(const char *a, size_t a_len, const char *b, size_t b_len)
@@ -124,7 +126,7 @@ static void derive_glob_places(struct bly_policy *policy)
         return;
     for (size_t i = 0; i < n; i++)
         policy->glob_places[i] = (struct bly_glob_place){
-            policy->deny_globs[i], bly_glob_literal_dir(policy->deny_globs[i])};
+            policy->deny_globs[i], bly_glob_literal_dir(policy->deny_globs[i]), i};
     qsort(policy->glob_places, n, sizeof(*policy->glob_places), compare_places);
 }
 
@@ -175,51 +177,86 @@ static size_t find_place(const struct bly_policy *policy, const char *dir, size_
     return low;
 }
 
-static bool is_denied_below(const struct bly_policy *policy, const char *path, size_t dir_len)
+/* The three return n_deny_globs when no pattern covers the path. */
+static size_t find_glob_below(const struct bly_policy *policy, const char *path, size_t dir_len)
 {
     for (size_t i = find_place(policy, path, dir_len); i < policy->n_deny_globs; i++) {
         const struct bly_glob_place *place = &policy->glob_places[i];
 
         if (compare_dirs(place->pattern, place->dir_len, path, dir_len) != 0)
-            return false;
-        if (bly_glob_covers(place->pattern, path))
-            return true;
-    }
-    return false;
-}
-
-static bool is_denied_by_glob(const struct bly_policy *policy, const char *path)
-{
-    for (size_t i = 0; !policy->glob_places && i < policy->n_deny_globs; i++) {
-        if (bly_glob_covers(policy->deny_globs[i], path))
-            return true;
-    }
-    /* The path itself, too: a pattern may end in stars that match nothing. */
-    for (size_t len = 0; policy->glob_places; len++) {
-        if ((path[len] == '/' || path[len] == '\0') && is_denied_below(policy, path, len))
-            return true;
-        if (path[len] == '\0')
             break;
+        if (bly_glob_covers(place->pattern, path))
+            return place->index;
     }
-    return false;
+    return policy->n_deny_globs;
 }
 
-enum bly_access bly_policy_decide(const struct bly_policy *policy, const char *path)
+static size_t try_all_globs(const struct bly_policy *policy, const char *path)
+{
+    size_t i = 0;
+
+    while (i < policy->n_deny_globs && !bly_glob_covers(policy->deny_globs[i], path))
+        i++;
+    return i;
+}
+
+static size_t find_denying_glob(const struct bly_policy *policy, const char *path)
+{
+    if (!policy->glob_places)
+        return try_all_globs(policy, path);
+    /* The path itself, too: a pattern may end in stars that match nothing. */
+    for (size_t len = 0;; len++) {
+        size_t found = policy->n_deny_globs;
+
+        if (path[len] == '/' || path[len] == '\0')
+            found = find_glob_below(policy, path, len);
+        if (found < policy->n_deny_globs || path[len] == '\0')
+            return found;
+    }
+}
+
+enum bly_access bly_policy_explain(const struct bly_policy *policy, const char *path,
+                                   struct bly_denial *ret_reason)
 {
     struct bly_rule_walk walk = {.rules = policy->rules, .n = policy->n_rules, .path = path};
     enum bly_access state = BLY_ACCESS_NONE;
     const struct bly_rule *rule;
+    size_t glob;
 
+    ret_reason->by = BLY_BY_NOTHING;
+    ret_reason->index = 0;
     if (!policy->wall)
         return BLY_ACCESS_WRITE;
     while ((rule = bly_rule_walk_next(&walk)) != NULL) {
         /* Only a write grant opens what is denied; to read inside a denied place stays denied. */
-        if (rule->access != BLY_ACCESS_READ || state != BLY_ACCESS_DENY)
-            state = rule->access;
+        if (rule->access == BLY_ACCESS_READ && state == BLY_ACCESS_DENY)
+            continue;
+        state = rule->access;
+        ret_reason->by = BLY_BY_RULE;
+        ret_reason->index = (uint32_t)(rule - policy->rules);
     }
     if (state == BLY_ACCESS_NONE && policy->minimal && is_platform_default(path))
         state = BLY_ACCESS_READ;
-    return is_denied_by_glob(policy, path) ? BLY_ACCESS_DENY : state;
+    glob = find_denying_glob(policy, path);
+    if (glob == policy->n_deny_globs)
+        return state;
+    ret_reason->by = BLY_BY_GLOB;
+    ret_reason->index = (uint32_t)glob;
+    return BLY_ACCESS_DENY;
+}
+
+enum bly_access bly_policy_decide(const struct bly_policy *policy, const char *path)
+{
+    struct bly_denial reason;
+
+    return bly_policy_explain(policy, path, &reason);
+}
+
+size_t bly_policy_find(const struct bly_policy *policy, const char *path)
+{
+    const struct bly_rule *rule = bly_rules_find(policy->rules, policy->n_rules, path);
+
+    return rule ? (size_t)(rule - policy->rules) : policy->n_rules;
 }
 
 /* Whether the pattern could match something at or below `path`, or above it. Errs towards yes: only

@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 struct bly_buf;
+struct bly_denial;
 struct bly_err;
 struct bly_reader;
 struct yyjson_val;
@@ -90,6 +91,14 @@ struct bly_policy *bly_policy_unref(struct bly_policy *policy); /* NULL is fine;
  * allocation.
  */
 enum bly_access bly_policy_decide(const struct bly_policy *policy, const char *path);
+
+/* The same, and which rule or glob decided, BLY_BY_NOTHING when none did; `access` stays as it is.
+ */
+enum bly_access bly_policy_explain(const struct bly_policy *policy, const char *path,
+                                   struct bly_denial *ret_reason);
+
+/* The index of the rule for exactly this path; n_rules when there is none. */
+size_t bly_policy_find(const struct bly_policy *policy, const char *path);
 
 /*
  * True when everything at and below `path` is WRITE: no narrower rule, no glob that could match

@@ -104,6 +104,12 @@ struct bly_plan *bly_plan_free(struct bly_plan *plan)
     return NULL;
 }
 
+const struct bly_policy *bly_plan_policy(const struct bly_plan *plan)
+{
+    (void)plan;
+    return fake.policy;
+}
+
 int bly_plan_fits(const struct bly_plan *plan, const struct bly_probe *probe)
 {
     (void)plan;
@@ -376,6 +382,31 @@ static const struct lie lies[] = {
     {.name = "an errno that is none", .reply = {.kind = BLY_ERR_SYSTEM, .sys = 100000}},
     {.name = "a negative errno", .reply = {.kind = BLY_ERR_SYSTEM, .sys = -2}},
     {.name = "an error with flags", .reply = {.kind = BLY_ERR_SYSTEM, .sys = 2, .flags = 16}},
+    {.name = "a denial that is a success", .reply = {.denied_access = BLY_DENIED_WRITE}},
+    {.name = "a denial of a missing file",
+     .reply = {.kind = BLY_ERR_SYSTEM, .sys = ENOENT, .denied_access = BLY_DENIED_READ}},
+    {.name = "a denial of an unknown access",
+     .reply = {.kind = BLY_ERR_DENIED, .sys = EACCES, .denied_access = BLY_DENIED_WRITE + 1}},
+    {.name = "a reason without a denial",
+     .reply = {.kind = BLY_ERR_DENIED, .sys = EACCES, .denied_by = BLY_BY_RULE}},
+    {.name = "a denial by nothing, with a number",
+     .reply = {.kind = BLY_ERR_DENIED, .sys = EACCES, .denied_access = 1, .denied_index = 1}},
+    {.name = "a denial by a rule that is not there",
+     .reply = {.kind = BLY_ERR_DENIED,
+               .sys = EACCES,
+               .denied_access = BLY_DENIED_WRITE,
+               .denied_by = BLY_BY_RULE,
+               .denied_index = 4000000000}},
+    {.name = "a denial by a glob that is not there",
+     .reply = {.kind = BLY_ERR_DENIED,
+               .sys = EACCES,
+               .denied_access = BLY_DENIED_WRITE,
+               .denied_by = BLY_BY_GLOB}},
+    {.name = "a denial by what only the server can tell",
+     .reply = {.kind = BLY_ERR_DENIED,
+               .sys = EACCES,
+               .denied_access = BLY_DENIED_WRITE,
+               .denied_by = BLY_BY_DERIVED}},
     {.name = "an error with more to come",
      .reply = {.kind = BLY_ERR_SYSTEM, .sys = 2, .flags = BLY_HWIRE_MORE}},
     {.name = "an unknown flag", .reply = {.flags = 128}},

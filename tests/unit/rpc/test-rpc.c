@@ -240,6 +240,23 @@ static void notifications_have_no_id(void **state)
     assert_buf(&buf, "{\"method\":\"fs/missingChanged\",\"params\":{\"watchId\":7}}");
 }
 
+static void an_error_may_carry_data(void **state)
+{
+    static const struct bly_rpc_id id = {.type = BLY_RPC_ID_INT, .num = 3};
+    struct bly_buf buf;
+    struct bly_err err;
+
+    (void)state;
+    bly_fail(&err, BLY_ERR_DENIED, EACCES, "no");
+    bly_buf_init(&buf, 1024);
+    assert_int_equal(bly_rpc_add_failure_with(&buf, &id, &err, "{\"a\":1}", 7), 0);
+    assert_buf(&buf,
+               "{\"id\":3,\"error\":{\"code\":-32600,\"message\":\"no\",\"data\":{\"a\":1}}}");
+    bly_buf_init(&buf, 1024);
+    assert_int_equal(bly_rpc_add_failure_with(&buf, &id, &err, NULL, 0), 0);
+    assert_buf(&buf, "{\"id\":3,\"error\":{\"code\":-32600,\"message\":\"no\"}}");
+}
+
 static struct failure_case {
     const char *name;
     struct bly_err err;
@@ -367,6 +384,7 @@ static void answers_that_are_too_long_are_replaced(void **state)
 }
 
 static const struct CMUnitTest plain_tests[] = {
+    cmocka_unit_test(an_error_may_carry_data),
     cmocka_unit_test(strings_keep_their_nul),
     cmocka_unit_test(nesting_is_limited),
     cmocka_unit_test(results_carry_the_id),

@@ -320,27 +320,13 @@ static void many_rules_are_all_found(void **state)
 static void every_pattern_counts(void **state)
 {
     static const char *const names[] = {"a", "b", "ab", "a-", "c", "d", "x.x", "k", "z", "deep"};
-    struct bly_policy *policy = parse(
-        PROFILE(GLOB("/*.x", "deny") "," GLOB("/a/*.x", "deny") "," GLOB("/a/b/*.x", "deny") "," GLOB("/a-/*.x", "deny") "," GLOB(
-            "/a/**/k",
-            "deny") "," GLOB("/a/b/c/**",
-                             "deny") "," GLOB("/ab/?",
-                                              "deny") "," GLOB("/[ab]/z",
-                                                               "deny") "," GLOB("/a/b*/d",
-                                                                                "deny") "," GLOB("/"
-                                                                                                 "*"
-                                                                                                 "*"
-                                                                                                 "/"
-                                                                                                 "d"
-                                                                                                 "e"
-                                                                                                 "e"
-                                                                                                 "p",
-                                                                                                 "d"
-                                                                                                 "e"
-                                                                                                 "n"
-                                                                                                 "y") "," GLOB("/b/c/*",
-                                                                                                               "deny") "," GLOB("/b/c/d/**",
-                                                                                                                                "deny")));
+    /* clang-format off */
+    struct bly_policy *policy = parse(PROFILE(
+        GLOB("/*.x", "deny") "," GLOB("/a/*.x", "deny") "," GLOB("/a/b/*.x", "deny") ","
+        GLOB("/a-/*.x", "deny") "," GLOB("/a/**/k", "deny") "," GLOB("/a/b/c/**", "deny") ","
+        GLOB("/ab/?", "deny") "," GLOB("/[ab]/z", "deny") "," GLOB("/a/b*/d", "deny") ","
+        GLOB("/**/deep", "deny") "," GLOB("/b/c/*", "deny") "," GLOB("/b/c/d/**", "deny")));
+    /* clang-format on */
     size_t n = BLY_LEN(names), n_denied = 0;
     (void)state;
 
@@ -365,9 +351,56 @@ static void every_pattern_counts(void **state)
     bly_policy_unref(policy);
 }
 
+static void what_decided_is_named(void **state)
+{
+    static const struct {
+        const char *policy, *path, *rule; /* NULL: none */
+        uint8_t by;
+        enum bly_access access;
+    } rows[] = {
+        {MINIMAL_W_WRITE, "/zz", NULL, BLY_BY_NOTHING, NONE},
+        {MINIMAL_W_WRITE, "/usr/bin", NULL, BLY_BY_NOTHING, READ},
+        {MINIMAL_W_WRITE, "/w/a", "/w", BLY_BY_RULE, WRITE},
+        {MINIMAL_W_WRITE, "/w/.git/config", "/w/.git", BLY_BY_RULE, READ},
+        {W_WRITE_DOCS_READ, "/w/docs/a", "/w/docs", BLY_BY_RULE, READ},
+        {DENY_REOPENED, "/w/p/x", "/w/p", BLY_BY_RULE, DENY},
+        {DENY_REOPENED, "/w/p/open/x", "/w/p/open", BLY_BY_RULE, WRITE},
+        {READ_IN_DENY, "/w/p/q/x", "/w/p", BLY_BY_RULE, DENY},
+        {ENV_GLOB, "/w/a/b.env", "/w/**/*.env", BLY_BY_GLOB, DENY},
+        {ENV_GLOB, "/w/a/b", "/w", BLY_BY_RULE, WRITE},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < BLY_LEN(rows); i++) {
+        struct bly_policy *policy = parse(rows[i].policy);
+        struct bly_denial reason;
+
+        assert_int_equal(bly_policy_explain(policy, rows[i].path, &reason), rows[i].access);
+        assert_int_equal(reason.by, rows[i].by);
+        if (reason.by == BLY_BY_RULE)
+            assert_string_equal(policy->rules[reason.index].path, rows[i].rule);
+        if (reason.by == BLY_BY_GLOB)
+            assert_string_equal(policy->deny_globs[reason.index], rows[i].rule);
+        bly_policy_unref(policy);
+    }
+}
+
+static void rules_are_found_by_path(void **state)
+{
+    struct bly_policy *policy = parse(DENY_REOPENED);
+
+    (void)state;
+    for (size_t i = 0; i < policy->n_rules; i++)
+        assert_int_equal(bly_policy_find(policy, policy->rules[i].path), i);
+    assert_int_equal(bly_policy_find(policy, "/w/p/op"), policy->n_rules);
+    bly_policy_unref(policy);
+}
+
 int main(void)
 {
     static const struct CMUnitTest plain[] = {
+        cmocka_unit_test(what_decided_is_named),
+        cmocka_unit_test(rules_are_found_by_path),
         cmocka_unit_test(derived_fields_follow_from_the_rules),
         cmocka_unit_test(every_order_of_a_tie_gives_the_same),
         cmocka_unit_test(a_weakening_flag_needs_everybody),
