@@ -252,9 +252,11 @@ static void an_error_may_carry_data(void **state)
     assert_int_equal(bly_rpc_add_failure_with(&buf, &id, &err, "{\"a\":1}", 7), 0);
     assert_buf(&buf,
                "{\"id\":3,\"error\":{\"code\":-32600,\"message\":\"no\",\"data\":{\"a\":1}}}");
+    bly_buf_deinit(&buf);
     bly_buf_init(&buf, 1024);
     assert_int_equal(bly_rpc_add_failure_with(&buf, &id, &err, NULL, 0), 0);
     assert_buf(&buf, "{\"id\":3,\"error\":{\"code\":-32600,\"message\":\"no\"}}");
+    bly_buf_deinit(&buf);
 }
 
 static struct failure_case {
