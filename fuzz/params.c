@@ -7,6 +7,7 @@
  */
 #include "base/cleanup.h"
 #include "fuzz.h"
+#include "proto/http.h"
 #include "proto/oneshot.h"
 #include "proto/proto.h"
 #include "transport/ws.h"
@@ -170,6 +171,47 @@ static int decode_process(const struct method *method, yyjson_val *value, struct
     return 0;
 }
 
+/* What is sent to other machines: nothing in it may begin a line or a header of its own. */
+static void check_http(const struct bly_http_request *request)
+{
+    bly_autofree char *again = NULL;
+
+    FUZZ_MUST(strncmp(request->url, "http", 4) == 0);
+    for (const char *c = request->url; *c; c++)
+        FUZZ_MUST(*c > ' ' && *c < 0x7f);
+    FUZZ_MUST(bly_http_url(request->url, strlen(request->url), &again, NULL) == 0);
+    FUZZ_MUST(strcmp(request->url, again) == 0);
+    FUZZ_MUST(bly_http_same_origin(request->url, again));
+    FUZZ_MUST(request->method[0] && !strpbrk(request->method, " \t\r\n:"));
+    for (size_t i = 0; i < request->n_fields; i++) {
+        FUZZ_MUST(request->fields[i].name[0] && !strpbrk(request->fields[i].name, " \t\r\n:;"));
+        FUZZ_MUST(!strpbrk(request->fields[i].value, "\r\n"));
+    }
+}
+
+static int decode_http(const struct method *method, yyjson_val *value, struct bly_buf *out,
+                       struct bly_err *err)
+{
+    static char lent[] = "value";
+    static const struct bly_http_variable variables[] = {{"LENT", lent}, {"UNSET", NULL}};
+    struct bly_http_request request;
+    struct bly_http_params params;
+    int r = bly_proto_decode_http(value, &params, err);
+
+    (void)method;
+    if (r < 0)
+        return r;
+    r = bly_http_prepare(&params, variables, BLY_LEN(variables), &request, err);
+    if (r == 0) {
+        check_http(&request);
+        put_text(out, request.body, request.body_len);
+        bly_buf_put_str(out, request.url);
+    }
+    bly_http_request_deinit(&request);
+    bly_http_params_deinit(&params);
+    return r;
+}
+
 static int decode_nothing(const struct method *method, yyjson_val *value, struct bly_buf *out,
                           struct bly_err *err)
 {
@@ -200,7 +242,8 @@ static const struct method methods[] = {
     {decode_process, .decode_process = bly_proto_decode_terminate}, /* S */
     {decode_process, .decode_process = bly_proto_decode_signal},    /* T */
     {.decode = decode_nothing},                                     /* U */
-    {.is_oneshot = true}, /* V: a whole request of the one-shot helper */
+    {.is_oneshot = true},    /* V: a whole request of the one-shot helper */
+    {.decode = decode_http}, /* W */
 };
 
 static int decode_oneshot(char *text, size_t len, struct bly_buf *out, struct bly_err *err)

@@ -22,6 +22,7 @@ enum bly_err_kind {
     BLY_ERR_GONE,   /* no such process or session: -32600, text */
     BLY_ERR_ATTACHED,    /* session attached elsewhere: -32010, text */
     BLY_ERR_UNSUPPORTED, /* this kernel or build cannot do it: -32603, text */
+    BLY_ERR_REMOTE,      /* another machine did not do its part: -32603, text */
     BLY_ERR_BUG,         /* our mistake: -32603, text */
 };
 

@@ -22,6 +22,7 @@
 #include "cli/server_auth.h"
 #include "launcher/launcher.h"
 #include "server/environment.h"
+#include "server/http_access.h"
 #include "server/server.h"
 #include "transport/pump.h"
 #include "transport/systemd.h"
@@ -35,6 +36,10 @@ struct settings {
     struct bly_limits limits;
     struct bly_auth_options auth;
     bool exit_on_stdin_close;
+    bool allow_http_request;
+    const char *http_header_env[BLY_HTTP_VARIABLES_MAX];
+    size_t n_http_header_env;
+    const char *http_ca_file;
     bool help;
 };
 
@@ -113,6 +118,26 @@ static int set_insecure_no_auth(struct settings *settings, const char *value)
     return 0;
 }
 
+static int set_allow_http_request(struct settings *settings, const char *value)
+{
+    (void)value;
+    settings->allow_http_request = true;
+    return 0;
+}
+
+static int add_http_header_env(struct settings *settings, const char *value)
+{
+    if (!*value || strchr(value, '=') || settings->n_http_header_env == BLY_HTTP_VARIABLES_MAX)
+        return -EINVAL;
+    settings->http_header_env[settings->n_http_header_env++] = value;
+    return 0;
+}
+
+static int set_http_ca_file(struct settings *settings, const char *value)
+{
+    return set_path(&settings->http_ca_file, value);
+}
+
 static int set_help(struct settings *settings, const char *value)
 {
     (void)value;
@@ -153,6 +178,12 @@ static const struct setting {
     {"exit-on-stdin-close", NULL, set_exit_on_stdin_close, "end when stdin ends, as on SIGTERM"},
     {"self-exe", "PATH", set_self_exe, "this program, for the processes it starts itself"},
     {"linux-sandbox-exe", "PATH", set_sandbox_exe, "the program called bailey-linux-sandbox"},
+    {"allow-http-request", NULL, set_allow_http_request,
+     "serve http/request: clients reach every web server that this machine reaches"},
+    {"http-header-env", "NAME", add_http_header_env,
+     "headers of http/request may use this variable; programs no longer get it (repeatable)"},
+    {"http-ca-file", "PATH", set_http_ca_file,
+     "certificates that https servers are checked with (those of the system)"},
     {"help", NULL, set_help, "show this"},
 };
 
@@ -238,6 +269,11 @@ static int parse(struct settings *settings, int argc, char **argv)
         (void)fprintf(stderr, "bailey: unexpected argument: %s\n", argv[optind]);
         return -EINVAL;
     }
+    if (!settings->allow_http_request && (settings->n_http_header_env || settings->http_ca_file)) {
+        (void)fputs("bailey: --http-header-env and --http-ca-file need --allow-http-request\n",
+                    stderr);
+        return -EINVAL;
+    }
     return 0;
 }
 
@@ -265,6 +301,7 @@ struct running {
     struct settings settings;
     struct bly_environment_facts facts;
     struct bly_auth auth;
+    struct bly_http_access http;
     struct bly_launcher *launcher;
     struct bly_server *server;
     uv_signal_t signals[BLY_LEN(end_signals)];
@@ -389,6 +426,23 @@ static int watch_signals(struct running *running)
     return 0;
 }
 
+static int start_http(struct running *running, struct bly_server_config *config,
+                      struct bly_err *err)
+{
+    const struct settings *settings = &running->settings;
+    int r;
+
+    if (!settings->allow_http_request)
+        return 0;
+    r = bly_http_access_open(&running->http, settings->http_header_env, settings->n_http_header_env,
+                             settings->http_ca_file, err);
+    if (r < 0)
+        return r;
+    config->http = &running->http.config;
+    running->facts.environment.http_header_env_vars = settings->n_http_header_env > 0;
+    return 0;
+}
+
 static int start(struct running *running, struct bly_err *err)
 {
     struct bly_server_config config = {
@@ -423,6 +477,9 @@ static int start(struct running *running, struct bly_err *err)
     if (r < 0)
         return r;
     config.launcher = running->launcher;
+    r = start_http(running, &config, err);
+    if (r < 0)
+        return r;
     r = bly_server_start(&config, listens->listens, listens->n_listens, &running->server, err);
     if (r < 0)
         return r;
@@ -459,6 +516,7 @@ static int serve(struct running *running)
     announce(running);
     (void)uv_run(&running->loop, UV_RUN_DEFAULT);
     bly_server_free(running->server);
+    bly_http_access_close(&running->http);
     bly_environment_facts_deinit(&running->facts);
     bly_auth_deinit(&running->auth);
     (void)uv_loop_close(&running->loop);

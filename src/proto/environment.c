@@ -1,5 +1,7 @@
 #include "proto/proto.h"
 
+#include <stddef.h>
+
 #include "base/buf.h"
 #include "base/cleanup.h"
 #include "base/json.h"
@@ -12,6 +14,7 @@
 static const struct {
     const char *name;
     bool value;
+    size_t depends_on; /* offset of a bool in struct bly_environment; 0: on nothing */
 } capabilities[] = {
     {"networkProxyLaunch", false},
     {"networkProxyReviewDomains", false},
@@ -21,7 +24,7 @@ static const struct {
     {"capabilityDiscoveryV2", false},
     {"fsWatchMissing", false},
     {"environmentConfigRead", false},
-    {"httpHeaderEnvVars", false},
+    {"httpHeaderEnvVars", false, offsetof(struct bly_environment, http_header_env_vars)},
     {"sandboxedFileStreaming", true},
     {"fileWriteStreaming", true},
     {"shellSnapshotV2", false},
@@ -30,13 +33,20 @@ static const struct {
     {"linuxApprovedRootWritePreservesRestrictions", false},
 };
 
-static void add_capabilities(struct bly_buf *buf)
+static bool is_true(size_t i, const struct bly_environment *environment)
+{
+    size_t offset = capabilities[i].depends_on;
+
+    return capabilities[i].value || (offset && *((const bool *)environment + offset));
+}
+
+static void add_capabilities(const struct bly_environment *environment, struct bly_buf *buf)
 {
     for (size_t i = 0; i < BLY_LEN(capabilities); i++) {
         bly_buf_add_char(buf, i == 0 ? '{' : ',');
         bly_json_add_cstr(buf, capabilities[i].name);
         BLY_ADD(buf, ":");
-        bly_encode_bool(buf, capabilities[i].value);
+        bly_encode_bool(buf, is_true(i, environment));
     }
     BLY_ADD(buf, "}");
 }
@@ -62,7 +72,7 @@ int bly_proto_encode_environment(const struct bly_environment *environment, stru
     if (environment->tmpdir)
         bly_encode_uri(buf, environment->tmpdir);
     BLY_ADD(buf, "],\"tempDir\":\"file:///tmp\",\"capabilities\":");
-    add_capabilities(buf);
+    add_capabilities(environment, buf);
     return BLY_ADD(buf, "}");
 }
 

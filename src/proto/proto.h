@@ -110,8 +110,9 @@ struct bly_environment {
     const char *version;
     const char *provider_id; /* "sha256:..." */
     const char *cwd;
-    const char *home;   /* NULL: left out */
-    const char *tmpdir; /* NULL: unset */
+    const char *home;          /* NULL: left out */
+    const char *tmpdir;        /* NULL: unset */
+    bool http_header_env_vars; /* http/request is served and may use some of our variables */
 };
 int bly_proto_encode_environment(const struct bly_environment *environment, struct bly_buf *buf);
 int bly_proto_encode_initialize(const char *session_id, const struct bly_environment *environment,

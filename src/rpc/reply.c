@@ -25,6 +25,7 @@ static const struct {
     [BLY_ERR_GONE] = {BLY_RPC_INVALID, false},
     [BLY_ERR_ATTACHED] = {BLY_RPC_ATTACHED, false},
     [BLY_ERR_UNSUPPORTED] = {BLY_RPC_INTERNAL, false},
+    [BLY_ERR_REMOTE] = {BLY_RPC_INTERNAL, false},
     [BLY_ERR_BUG] = {BLY_RPC_INTERNAL, false},
 };
 

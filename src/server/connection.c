@@ -26,6 +26,7 @@ int bly_connection_new(struct bly_server *server, struct bly_conn *conn,
         server->metrics.websockets_total++;
     connection->order.max_in_flight = server->config.limits->concurrent_requests;
     TAILQ_INIT(&connection->calls);
+    LIST_INIT(&connection->exchanges);
     LIST_INIT(&connection->handles);
     LIST_INSERT_HEAD(&server->connections, connection, link);
     server->n_connections++;
@@ -141,6 +142,7 @@ static void on_drained(void *user, struct bly_conn *conn)
     connection->flooded = false;
     if (bly_connection_attached(connection))
         bly_session_pause(connection->session, false);
+    bly_exchanges_resume(connection);
     bly_connection_pump(connection);
 }
 
@@ -316,6 +318,15 @@ static int parse_message(struct bly_connection *connection, char **text, size_t 
     return bly_rpc_parse(*text, *len, message, err);
 }
 
+static const struct bly_method *find_method(const struct bly_connection *connection,
+                                            const struct bly_rpc_message *message)
+{
+    const struct bly_method *method = bly_method_find(message->method, message->method_len);
+    bool off = method && (method->flags & BLY_METHOD_HTTP) && !connection->server->config.http;
+
+    return off ? NULL : method;
+}
+
 static void on_message(void *user, struct bly_conn *conn, char *text, size_t len)
 {
     struct bly_connection *connection = user;
@@ -337,8 +348,7 @@ static void on_message(void *user, struct bly_conn *conn, char *text, size_t len
         free(text);
         return;
     }
-    method = message.kind == BLY_RPC_REQUEST ? bly_method_find(message.method, message.method_len)
-                                             : NULL;
+    method = message.kind == BLY_RPC_REQUEST ? find_method(connection, &message) : NULL;
     if (is_too_big(connection, method, whole)) {
         bly_connection_close(connection, BLY_CLOSE_TOO_BIG, "message is too big for its method");
     } else if (message.kind == BLY_RPC_REQUEST) {
@@ -490,6 +500,7 @@ static void on_closed(void *user, struct bly_conn *conn, const char *reason)
         bly_handle_forget(connection, handle);
 
     connection->pumping = true; /* keeps it alive while its calls are dropped */
+    bly_exchanges_end(connection);
     cancel_calls(connection);
     connection->pumping = false;
     bly_connection_pump(connection);

@@ -4,7 +4,8 @@
  * The objects of the server and who owns whom; for src/server only. Loop thread only.
  *
  *   server ─ connection ─ call        a connection object outlives its socket until its last call
- *        │       └ handle             is done
+ *        │       ├ exchange           is done
+ *        │       └ handle
  *        └ session ─ task             a session outlives its connection; counted references
  */
 #include <stdbool.h>
@@ -14,6 +15,7 @@
 #include <uv.h>
 
 #include "process/process.h"
+#include "proto/http.h"
 #include "proto/proto.h"
 #include "rpc/rpc.h"
 #include "server/known.h"
@@ -24,7 +26,9 @@
 
 struct bly_call;
 struct bly_connection;
+struct bly_exchange;
 struct bly_handle;
+struct bly_http_client;
 struct bly_planner;
 struct bly_planner_job;
 struct bly_session;
@@ -42,6 +46,7 @@ enum {
 
 LIST_HEAD(bly_connection_list, bly_connection);
 LIST_HEAD(bly_session_list, bly_session);
+LIST_HEAD(bly_exchange_list, bly_exchange);
 LIST_HEAD(bly_handle_list, bly_handle);
 LIST_HEAD(bly_task_list, bly_task);
 TAILQ_HEAD(bly_task_queue, bly_task);
@@ -91,6 +96,9 @@ struct bly_connection {
     struct bly_order order;
     struct bly_handle_list handles;
     size_t n_handles;
+    struct bly_http_client *http; /* NULL until needed */
+    struct bly_exchange_list exchanges;
+    size_t n_exchanges;
     struct bly_call_queue calls; /* all that are not done yet */
     size_t n_calls, n_parked;    /* parked: process/read that waits; not part of n_calls */
     size_t call_bytes;           /* message text held by calls */
@@ -135,6 +143,7 @@ enum bly_method_flags {
     BLY_METHOD_READS = 4,     /* ordered, but changes nothing */
     BLY_METHOD_PAYLOAD = 8,   /* carries data: may be larger than limits->plain_message_bytes */
     BLY_METHOD_STOPS = 16,    /* ends early when its client has gone; everything else is completed */
+    BLY_METHOD_HTTP = 32,     /* there only when the operator has switched http/request on */
 };
 
 /* What a method's functions do with its call: answer exactly once, then bly_call_done() once. */
@@ -172,12 +181,16 @@ struct bly_call {
         struct bly_fs_params fs;
         struct bly_start_params start;
         struct bly_process_params process;
+        struct bly_http_params http;
     } params;
 
     /* fs */
     struct bly_fs_context *context;
     struct bly_fs_call *fs_call;
     struct bly_handle *handle; /* one reference */
+
+    /* http */
+    struct bly_exchange *exchange; /* NULL once answered */
 
     /* process */
     struct bly_task *task;
@@ -322,3 +335,12 @@ int bly_decode_watch_missing(struct bly_call *call, yyjson_val *params, struct b
 void bly_run_watch_missing(struct bly_call *call);
 int bly_decode_close(struct bly_call *call, yyjson_val *params, struct bly_err *err);
 void bly_run_close(struct bly_call *call);
+
+int bly_decode_http(struct bly_call *call, yyjson_val *params, struct bly_err *err);
+int bly_admit_http(struct bly_call *call, struct bly_err *err);
+void bly_run_http(struct bly_call *call);
+void bly_deinit_http(struct bly_call *call);
+/* The connection takes bodies again. */
+void bly_exchanges_resume(struct bly_connection *connection);
+/* The connection has ended: requests and streams are dropped, calls that wait for one are done. */
+void bly_exchanges_end(struct bly_connection *connection);

@@ -10,6 +10,7 @@ enum {
     READS = BLY_METHOD_ORDERED | BLY_METHOD_READS | BLY_METHOD_STOPS,
     AT_ONCE = 0,
     PAYLOAD = BLY_METHOD_PAYLOAD,
+    IF_ALLOWED = BLY_METHOD_HTTP,
 };
 
 #define FS(name, op, flags)                                                                   \
@@ -44,6 +45,8 @@ const struct bly_method bly_methods[] = {
     {"fs/watchMissing", "filesystem", bly_decode_watch_missing, NULL, bly_run_watch_missing, NULL,
      0, AT_ONCE},
     {"fs/close", "filesystem", bly_decode_close, NULL, bly_run_close, bly_deinit_fs, 0, AT_ONCE},
+    {"http/request", "http", bly_decode_http, bly_admit_http, bly_run_http, bly_deinit_http, 0,
+     AT_ONCE | IF_ALLOWED},
 };
 const size_t bly_method_count = BLY_LEN(bly_methods);
 

@@ -12,10 +12,20 @@
 struct bly_auth;
 struct bly_environment;
 struct bly_err;
+struct bly_http_library;
+struct bly_http_variable;
 struct bly_launcher;
 struct bly_limits;
 struct bly_policy_env;
 struct bly_server;
+
+/* What the operator lends to http/request. */
+struct bly_http_config {
+    const struct bly_http_library *library;
+    const struct bly_http_variable *variables; /* that headers may name */
+    size_t n_variables;
+    const char *ca_file; /* NULL: the certificates of the system */
+};
 
 /* Everything is borrowed for the life of the server. */
 struct bly_server_config {
@@ -26,6 +36,7 @@ struct bly_server_config {
     const struct bly_environment *environment; /* what clients are told */
     const struct bly_auth *auth;               /* who may connect; NULL: everybody, locally */
     char *const *environ;                      /* what envPolicy starts from, NULL-terminated */
+    const struct bly_http_config *http;        /* NULL: http/request is not served */
     bool any_path;                             /* upgrades need not ask for "/" */
     /* The connection on standard input and output has ended, because the client broke the protocol
      * or in some other way: close the server. May be NULL without such a connection. */

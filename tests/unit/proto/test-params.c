@@ -9,6 +9,7 @@
 
 #include "base/cleanup.h"
 #include "proto/decode.h"
+#include "proto/http.h"
 #include "proto/proto.h"
 
 struct member {
@@ -91,6 +92,15 @@ PROCESS(read_output, bly_proto_decode_read)
 PROCESS(write_input, bly_proto_decode_write)
 PROCESS(terminate, bly_proto_decode_terminate)
 PROCESS(send_signal, bly_proto_decode_signal)
+
+static int http(yyjson_val *params, struct bly_err *err)
+{
+    struct bly_http_params p;
+    int r = bly_proto_decode_http(params, &p, err);
+
+    bly_http_params_deinit(&p);
+    return r;
+}
 
 /* ---- the methods ---- */
 
@@ -205,6 +215,20 @@ static struct method methods[] = {
      .members = {{"watchId", "1", "\"x\"", BLY_REQUIRED},
                  {"missing", "[\"/w/a\"]", "[1]", BLY_REQUIRED},
                  {"present", "\"/w\"", "{}", BLY_OPTIONAL}}},
+    {"http/request", http,
+     .members = {{"method", "\"GET\"", "1", BLY_REQUIRED},
+                 {"url", "\"http://a/\"", "[]", BLY_REQUIRED},
+                 {"headers", "[]", "{}", BLY_DEFAULTED},
+                 {"bodyBase64", "\"YQ==\"", "\"*\"", BLY_OPTIONAL},
+                 {"timeoutMs", "0", "-1", BLY_OPTIONAL},
+                 {"redirectPolicy", "\"stop\"", "\"sometimes\"", BLY_DEFAULTED},
+                 {"requestId", "\"\"", "1", BLY_REQUIRED},
+                 {"streamResponse", "true", "1", BLY_DEFAULTED}}},
+    {"http/request headers", http,
+     "{\"method\":\"GET\",\"url\":\"http://a/\",\"requestId\":\"1\",\"headers\":[", "]}",
+     .members = {{"name", "\"a\"", "1", BLY_REQUIRED},
+                 {"value", "\"\"", "null", BLY_REQUIRED},
+                 {"valueEnvVar", "\"A\"", "1", BLY_OPTIONAL}}},
 };
 
 /* ---- the checks ---- */

@@ -310,6 +310,7 @@ static struct failure_case {
      -32010,
      "session s is already attached"},
     {"unsupported", {BLY_ERR_UNSUPPORTED, ENOSYS, "no namespaces"}, -32603, "no namespaces"},
+    {"another machine", {BLY_ERR_REMOTE, 0, "no route"}, -32603, "no route"},
     {"a bug", {BLY_ERR_BUG, 0, "oops"}, -32603, "oops"},
     {"bytes that are not UTF-8",
      {BLY_ERR_INVALID, 0, "path `/\xff\"` is not a file"},

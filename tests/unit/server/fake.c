@@ -161,6 +161,7 @@ void fake_start(struct fake *fake)
                                                        .cwd = "/"};
     static const struct bly_policy_env policy_env = {.cwd = "/"};
     static char *const no_environ[] = {NULL};
+    static const struct bly_http_config http = {0}; /* switched on, but nothing to do it with */
     const struct bly_server_config config = {
         .loop = &fake->loop,
         .limits = &fake->limits,
@@ -169,6 +170,7 @@ void fake_start(struct fake *fake)
         .environ = no_environ,
         .stdio_ended = on_stdio_ended,
         .arg = fake,
+        .http = fake->no_http ? NULL : &http,
     };
     static const struct bly_listen listen = {.url = "ws://127.0.0.1:0"};
     struct bly_err err;

@@ -17,6 +17,7 @@ struct bly_server;
 struct fake {
     uv_loop_t loop;
     struct bly_limits limits; /* may be changed before fake_start() */
+    bool no_http;             /* http/request is not served; likewise */
     struct bly_server *server;
     bool draining, ending, closed;
     bool is_stdio;          /* what the connections are; set before fake_connect() */

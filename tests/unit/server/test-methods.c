@@ -41,6 +41,7 @@ static const struct {
     {"fs/writeBlock", "{\"handleId\":\"h\",\"offset\":0,\"chunk\":\"YQ==\"}"},
     {"fs/watchMissing", "{\"watchId\":1,\"missing\":[]}"},
     {"fs/close", "{\"handleId\":\"h\"}"},
+    {"http/request", "{\"method\":\"GET\",\"url\":\"http://127.0.0.1:1/\",\"requestId\":\"1\"}"},
 };
 
 static void names_are_unique_and_found(void **state)
@@ -120,6 +121,35 @@ static void each_checks_its_parameters(void **state)
     fake_end(&fake);
 }
 
+/* Then it is like any method nobody has heard of, whatever the parameters and the state. */
+static void http_may_be_off(void **state)
+{
+    static const char *const requests[] = {
+        "{\"id\":1,\"method\":\"http/request\",\"params\":{}}",
+        "{\"id\":1,\"method\":\"http/request\",\"params\":{\"method\":\"GET\",\"url\":\"http://a/"
+        "\","
+        "\"requestId\":\"1\"}}"};
+    struct bly_conn *conn;
+    struct fake fake;
+
+    (void)state;
+    fake_init(&fake);
+    fake.no_http = true;
+    fake_start(&fake);
+    conn = fake_connect(&fake);
+    for (size_t i = 0; i < BLY_LEN(requests); i++) {
+        fake_send(conn, requests[i]);
+        assert_non_null(strstr(fake_next(conn), "-32601"));
+    }
+    fake_handshake(conn, NULL);
+    for (size_t i = 0; i < BLY_LEN(requests); i++) {
+        fake_send(conn, requests[i]);
+        assert_non_null(strstr(fake_next(conn), "-32601"));
+    }
+    fake_hang_up(conn);
+    fake_end(&fake);
+}
+
 static void each_is_documented(void **state)
 {
     static char text[1 << 20];
@@ -148,9 +178,8 @@ static void each_is_documented(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(names_are_unique_and_found),
-        cmocka_unit_test(each_needs_a_session),
-        cmocka_unit_test(each_checks_its_parameters),
+        cmocka_unit_test(names_are_unique_and_found), cmocka_unit_test(each_needs_a_session),
+        cmocka_unit_test(each_checks_its_parameters), cmocka_unit_test(http_may_be_off),
         cmocka_unit_test(each_is_documented),
     };
 
