@@ -21,6 +21,7 @@
 #include "cli/listen.h"
 #include "cli/server_auth.h"
 #include "launcher/launcher.h"
+#include "proto/openrpc.h"
 #include "server/environment.h"
 #include "server/http_access.h"
 #include "server/server.h"
@@ -40,7 +41,7 @@ struct settings {
     const char *http_header_env[BLY_HTTP_VARIABLES_MAX];
     size_t n_http_header_env;
     const char *http_ca_file;
-    bool help;
+    bool help, print_openrpc;
 };
 
 /* ---- options -------------------------------------------------------------------------------- */
@@ -145,6 +146,13 @@ static int set_help(struct settings *settings, const char *value)
     return 0;
 }
 
+static int set_print_openrpc(struct settings *settings, const char *value)
+{
+    (void)value;
+    settings->print_openrpc = true;
+    return 0;
+}
+
 static const struct setting {
     const char *name;
     const char *argument;                                     /* NULL: takes none */
@@ -184,6 +192,8 @@ static const struct setting {
      "headers of http/request may use this variable; programs no longer get it (repeatable)"},
     {"http-ca-file", "PATH", set_http_ca_file,
      "certificates that https servers are checked with (those of the system)"},
+    {"print-openrpc", NULL, set_print_openrpc,
+     "print the protocol as an OpenRPC document, and start nothing"},
     {"help", NULL, set_help, "show this"},
 };
 
@@ -556,6 +566,13 @@ static int prepare(struct running *running)
     return r < 0 ? BLY_EXIT_FAILED : 0;
 }
 
+static int print_openrpc(void)
+{
+    size_t n = fwrite(bly_openrpc, 1, bly_openrpc_len, stdout);
+
+    return n == bly_openrpc_len && fflush(stdout) == 0 ? 0 : BLY_EXIT_FAILED;
+}
+
 int bly_cli_exec_server(int argc, char **argv)
 {
     static struct running running; /* the loop's handles live here */
@@ -574,6 +591,8 @@ int bly_cli_exec_server(int argc, char **argv)
         bly_cli_exec_server_help(stdout);
         return 0;
     }
+    if (settings->print_openrpc)
+        return print_openrpc();
     status = prepare(&running);
     return status ? status : serve(&running);
 }

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 import os
 import re
 import shutil
@@ -24,11 +25,17 @@ class Failure(Exception):
 
 
 class Connection:
-    """A client: answers go to whoever asked, everything else is queued."""
+    """A client: answers go to whoever asked, everything else is queued.
 
-    def __init__(self, name, target, log):
+    With a `document` (schema.py) what is exchanged is held against it; `complaints` is what was found.
+    """
+
+    def __init__(self, name, target, log, document=None):
         self.name = name
         self.log = log
+        self.document = document
+        self.asked = {}  # JSON text of an id: method, params
+        self.complaints = []
         self.pending = {}  # JSON text of an id: future
         self.queue = []
         self.pongs = []
@@ -54,11 +61,27 @@ class Connection:
             message = {"$unparsable": text[:200]}
         self.log(f"    <- {self.name}{' (binary)' if is_binary else ''} {show(message)}")
         key = self.answer_key(message)
+        if self.document:
+            self.check_message(key, text)
         if key in self.pending:
             self.resolve(self.pending.pop(key), message)
         else:
             self.queue.append(message)
         self.wake()
+
+    def check_message(self, key, text):
+        try:
+            message = json.loads(text)  # with integers as they are
+        except ValueError:
+            return
+        fault = None
+        if "method" in message:
+            fault = self.document.fault_of_notification(message["method"], message.get("params"))
+        elif key in self.asked and "result" in message:
+            fault = self.document.fault_of_exchange(*self.asked[key], message["result"])
+        if fault:
+            what = message.get("method") or self.asked[key][0]
+            self.complaints.append(f"{what} is not as the OpenRPC document says: {fault}")
 
     @staticmethod
     def answer_key(message):
@@ -105,7 +128,10 @@ class Connection:
         future = asyncio.get_running_loop().create_future()
         if not self.closed:
             self.pending[key] = future
-            self.send_text(values.write(message))
+            text = values.write(message)
+            if self.document:
+                self.asked[key] = message["method"], json.loads(text).get("params")
+            self.send_text(text)
         return self.wait_for_answer(future, key, message.get("method"), timeout_ms)
 
     async def wait_for_answer(self, future, key, method, timeout_ms):
@@ -304,8 +330,9 @@ def substitute_text(text, variables):
 
 
 class Case:
-    def __init__(self, case, target, log):
+    def __init__(self, case, target, log, document=None):
         self.case = case
+        self.document = document
         self.target = target
         self.log = log
         self.tmp = tempfile.mkdtemp(prefix="conf-", dir=os.path.realpath(tempfile.gettempdir()))
@@ -327,6 +354,9 @@ class Case:
                 except Failure as failure:
                     at = f"step {n}.{i}" if times > 1 else f"step {n}"
                     raise Failure(f"{at}: {failure}") from failure
+        for connection in self.connections.values():
+            if connection.complaints:
+                raise Failure(connection.complaints[0])
 
     async def finish(self, keep):
         """Takes everything away. Returns what was wrong with the end of a connection, or None."""
@@ -356,7 +386,7 @@ class Case:
         return self.connections[name]
 
     async def connect(self, name, path=None, headers=None, resume=None, handshake=True):
-        connection = self.connections[name] = Connection(name, self.target, self.log)
+        connection = self.connections[name] = Connection(name, self.target, self.log, self.document)
         await connection.open(path or self.target.path, headers or {})
         if not handshake:
             return
@@ -682,9 +712,9 @@ STEPS = {
 }
 
 
-async def run_case(case, target, log, keep):
+async def run_case(case, target, log, keep, document=None):
     """Runs a case to its end. Returns None, or why it failed."""
-    running = Case(case, target, log)
+    running = Case(case, target, log, document)
     try:
         await running.run()
         why = None

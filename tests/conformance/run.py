@@ -12,6 +12,8 @@ user: the cases prepare and inspect files. Exit status 0 when nothing failed.
 
 import argparse
 import asyncio
+import functools
+import json
 import multiprocessing
 import os
 import shlex
@@ -26,7 +28,9 @@ from pathlib import Path
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(1, str(Path(__file__).resolve().parent.parent / "support"))
 
+import schema  # noqa: E402
 import values  # noqa: E402
 from case import run_case  # noqa: E402
 from channel import SocketTarget, StdioTarget, fits_stdio, server_words  # noqa: E402
@@ -51,6 +55,8 @@ def read_arguments():
     parser.add_argument("--peer", action="store_true",
                         help="skip cases that state what we want rather than what upstream does")
     parser.add_argument("--jobs", type=int, help="cases at a time (4 with --server, else 1)")
+    parser.add_argument("--openrpc", type=Path, metavar="FILE",
+                        help="hold everything that succeeds against this document")
     parser.add_argument("--verbose", "-v", action="store_true", help="show all messages")
     parser.add_argument("--keep", action="store_true", help="keep the directories of the cases")
     options = parser.parse_args()
@@ -140,18 +146,24 @@ def is_skipped(case, options):
     return options.peer and bool(case.get("upstream_bug") or case.get("extension"))
 
 
+@functools.lru_cache
+def read_document(path):
+    return schema.Document(json.loads(path.read_text(encoding="utf-8"))) if path else None
+
+
 def run_one(job):
     """Runs a case in this process. Returns why it failed, milliseconds, and what was said."""
-    case, target, verbose, keep = job
+    case, target, verbose, keep, openrpc = job
     lines = []
     start = time.monotonic()
-    why = asyncio.run(run_case(case, target, lines.append if verbose else lambda _: None, keep))
+    why = asyncio.run(run_case(case, target, lines.append if verbose else lambda _: None, keep,
+                               read_document(openrpc)))
     return why, int((time.monotonic() - start) * 1000), lines
 
 
 def run_all(cases, target, options):
     """Yields (case, result) in the order of the cases."""
-    jobs = [(case, target, options.verbose, options.keep) for case in cases]
+    jobs = [(case, target, options.verbose, options.keep, options.openrpc) for case in cases]
     workers = options.jobs or (4 if options.server else 1)
     if workers == 1:
         yield from zip(cases, map(run_one, jobs))

@@ -10,7 +10,9 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/json.h"
 #include "fake.h"
+#include "proto/openrpc.h"
 #include "server/internal.h"
 
 /* Parameters that decode, for methods that need a session. */
@@ -175,12 +177,79 @@ static void each_is_documented(void **state)
     }
 }
 
+/* ---- the OpenRPC document ---- */
+
+static yyjson_doc *read_document(void)
+{
+    yyjson_doc *doc = NULL;
+    struct bly_err err;
+
+    if (bly_json_read_copy(bly_openrpc, bly_openrpc_len, &doc, &err) < 0)
+        fail_msg("%s", err.text);
+    return doc;
+}
+
+/* A method that clients call, with this name. */
+static bool is_request(yyjson_val *described, const char *name)
+{
+    return yyjson_obj_get(described, "result") &&
+           yyjson_equals_str(yyjson_obj_get(described, "x-direction"), "clientToServer") &&
+           (!name || yyjson_equals_str(yyjson_obj_get(described, "name"), name));
+}
+
+static void each_is_described(void **state)
+{
+    yyjson_doc *doc = read_document();
+    yyjson_val *methods = yyjson_obj_get(yyjson_doc_get_root(doc), "methods");
+
+    (void)state;
+    for (size_t i = 0; i < bly_method_count; i++) {
+        yyjson_val *described;
+        size_t k, n, found = 0;
+
+        yyjson_arr_foreach (methods, k, n, described) {
+            found += is_request(described, bly_methods[i].name);
+        }
+        if (found != 1)
+            fail_msg("openrpc.json describes %s %zu times", bly_methods[i].name, found);
+    }
+    yyjson_doc_free(doc);
+}
+
+static void each_description_is_of_a_method(void **state)
+{
+    yyjson_doc *doc = read_document();
+    yyjson_val *methods = yyjson_obj_get(yyjson_doc_get_root(doc), "methods");
+    yyjson_val *described;
+    size_t k, n, requests = 0;
+    bool served;
+
+    (void)state;
+    yyjson_arr_foreach (methods, k, n, described) {
+        yyjson_val *name = yyjson_obj_get(described, "name");
+
+        if (!is_request(described, NULL))
+            continue;
+        served = !yyjson_is_false(yyjson_obj_get(described, "x-served"));
+        requests += served;
+        if (served != (bly_method_find(yyjson_get_str(name), yyjson_get_len(name)) != NULL))
+            fail_msg("openrpc.json says that %s is %s", yyjson_get_str(name),
+                     served ? "served" : "not served");
+    }
+    assert_int_equal(requests, bly_method_count);
+    yyjson_doc_free(doc);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(names_are_unique_and_found), cmocka_unit_test(each_needs_a_session),
-        cmocka_unit_test(each_checks_its_parameters), cmocka_unit_test(http_may_be_off),
+        cmocka_unit_test(names_are_unique_and_found),
+        cmocka_unit_test(each_needs_a_session),
+        cmocka_unit_test(each_checks_its_parameters),
+        cmocka_unit_test(http_may_be_off),
         cmocka_unit_test(each_is_documented),
+        cmocka_unit_test(each_is_described),
+        cmocka_unit_test(each_description_is_of_a_method),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
