@@ -13,7 +13,7 @@ import tempfile
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 
 from bailey import BAILEY, RpcError, Server, Skip, expect, run, until  # noqa: E402
-from web import Web, body, dead_port, deaf_port  # noqa: E402
+from web import Web, body, dead_port  # noqa: E402
 
 MIB = 1 << 20
 ROOM = 24 * MIB  # freed chunks and what sanitizers keep are not ours, for a while
@@ -445,44 +445,7 @@ def the_server_ends():
         expect(server.stop() in (0, 130), "in an orderly way")
 
 
-# ---- limits
-
-
-def limit_requests():
-    with Web() as web, allowed("--max-http-requests", 2) as server, server.client() as client:
-        number = client.send("http/request", params(web.url("/drip?n=1")))
-        client.call("http/request", params(web.url("/drip?n=1"), request="s", streamResponse=True))
-        refused(client, -32603, "at most 2 http requests may be under way per connection")
-        web.release(2)
-        expect(client.answer(number)["status"] == 200, "the first")
-        list(deltas(client, "s"))
-        expect(ask(client, web.url("/echo"))[0] == 200, "there is room again")
-
-
-def limit_body():
-    with Web() as web, allowed("--max-http-body-bytes", 2000) as server, server.client() as client:
-        expect(ask(client, web.url("/big?bytes=2000"))[2] == body(2000), "as much as may be")
-        refused(client, -32603, "failed to read http/request response body: error decoding response body: it has more "
-                "than 2000 bytes, the limit without streamResponse", url=web.url("/big?bytes=2001"))
-        expect(len(streamed(client, web.url("/big?bytes=100000"))[1]) == 100000, "a stream has no limit")
-
-
-def limit_time():
-    with Web() as web, allowed("--http-request-ms", 200) as server, server.client() as client:
-        refused(client, -32603, "http/request failed: ", url=web.url("/hang"))
-        refused(client, -32603, "http/request failed: ", url=web.url("/hang"), timeoutMs=10 ** 9)
-        client.call("http/request", params(web.url("/drip?n=1"), request="s", streamResponse=True))
-        refused(client, -32603, "http/request failed: ", url=web.url("/hang"))
-        web.release()
-        expect([error for _, error in deltas(client, "s")] == [None, None], "a stream may take longer")
-
-
-def limit_connect():
-    listening, port = deaf_port()
-    with allowed("--http-connect-ms", 200) as server, server.client() as client:
-        refused(client, -32603, "http/request failed: error sending request", url=f"http://127.0.0.1:{port}/",
-                streamResponse=True)
-    listening[0].close()
+# ---- limits; those with an option of their own are in limits.py
 
 
 def too_long_for_a_message():
@@ -523,9 +486,5 @@ run([
     ("waiting costs nothing", waiting_costs_nothing),
     ("clients vanish", clients_vanish),
     ("the server ends", the_server_ends),
-    ("limit: requests under way", limit_requests),
-    ("limit: body", limit_body),
-    ("limit: time of a request", limit_time),
-    ("limit: time to connect", limit_connect),
     ("an answer too long for a message", too_long_for_a_message),
 ])

@@ -17,6 +17,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 
 from bailey import (BAILEY, PING, Closed, Refused, RpcError, Server, Skip, await_block, expect,  # noqa: E402
                     marked, pids, run, stat_of, until, wall)
+from web import Web, deaf_port  # noqa: E402
 
 
 def b64(data):
@@ -294,7 +295,65 @@ def poll_ms(_server, client):
 
 
 # option: (value, what reaches it, further options)
+def http(url, **more):
+    return {"requestId": "1", "method": "GET", "url": url, **more}
+
+
+def http_requests(_server, client):
+    with Web() as web:
+        number = client.send("http/request", http(web.url("/drip?n=1")))
+        client.call("http/request", http(web.url("/drip?n=1"), requestId="s", streamResponse=True))
+        code = client.fails("http/request", http(web.url("/echo")),
+                            "at most 2 http requests may be under way per connection")
+        expect(code == -32603, f"code {code}")
+        web.release(2)
+        expect(client.answer(number)["status"] == 200, "the first")
+        while not client.notification("http/request/bodyDelta")["done"]:
+            pass
+        expect(client.call("http/request", http(web.url("/echo")))["status"] == 200, "there is room again")
+
+
+def http_body_bytes(_server, client):
+    with Web() as web:
+        result = client.call("http/request", http(web.url("/big?bytes=2000")))
+        expect(len(base64.b64decode(result["bodyBase64"])) == 2000, "as much as may be")
+        code = client.fails("http/request", http(web.url("/big?bytes=2001")),
+                            "failed to read http/request response body: error decoding response body: it has more "
+                            "than 2000 bytes, the limit without streamResponse")
+        expect(code == -32603, f"code {code}")
+        client.call("http/request", http(web.url("/big?bytes=9000"), streamResponse=True))
+        total, last = 0, {"done": False}
+        while not last["done"]:
+            last = client.notification("http/request/bodyDelta")
+            total += len(base64.b64decode(last["deltaBase64"]))
+        expect(total == 9000 and last["error"] is None, "a stream has no limit")
+
+
+def http_connect_ms(_server, client):
+    listening, port = deaf_port()
+    for more in ({}, {"streamResponse": True}):
+        client.fails("http/request", http(f"http://127.0.0.1:{port}/", **more),
+                     "http/request failed: error sending request")
+    listening[0].close()
+
+
+def http_request_ms(_server, client):
+    with Web() as web:
+        client.call("http/request", http(web.url("/drip?n=1"), requestId="s", streamResponse=True))
+        for more in ({}, {"timeoutMs": 10 ** 9}):
+            client.fails("http/request", http(web.url("/hang"), **more), "http/request failed: ")
+        web.release()
+        last = {"done": False}
+        while not last["done"]:
+            last = client.notification("http/request/bodyDelta")
+        expect(last["error"] is None, "a stream may take longer")
+
+
 ROWS = {
+    "max-http-requests": (2, http_requests),
+    "max-http-body-bytes": (2000, http_body_bytes),
+    "http-connect-ms": (200, http_connect_ms),
+    "http-request-ms": (200, http_request_ms),
     "max-message-bytes": (4096, message_bytes),
     "max-plain-message-bytes": (4096, plain_message_bytes),
     "max-reply-bytes": (4096, reply_bytes),
@@ -352,7 +411,8 @@ def every_limit_has_bounds():
 
 def reach(option):
     value, function = ROWS[option]
-    with Server(f"--{option}", value) as server, server.client() as client:
+    switch = ["--allow-http-request"] if "http-" in option else []
+    with Server(f"--{option}", value, *switch) as server, server.client() as client:
         function(server, client)
         if function is not drain_ms:
             status = server.stop()

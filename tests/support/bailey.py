@@ -252,7 +252,7 @@ class Client:
         """The next such notification, taken out of those that came."""
         while True:
             for message in self.notifications:
-                if message["method"] == method and process in (None, message["params"]["processId"]):
+                if message["method"] == method and process in (None, message["params"].get("processId")):
                     self.notifications.remove(message)
                     return message["params"]
             self.take_message()
