@@ -142,8 +142,8 @@ enum bly_method_flags {
     BLY_METHOD_ORDERED = 2,   /* takes effect in the order of requests; everything else at once */
     BLY_METHOD_READS = 4,     /* ordered, but changes nothing */
     BLY_METHOD_PAYLOAD = 8,   /* carries data: may be larger than limits->plain_message_bytes */
-    BLY_METHOD_STOPS = 16,    /* ends early when its client has gone; everything else is completed */
-    BLY_METHOD_HTTP = 32,     /* there only when the operator has switched http/request on */
+    BLY_METHOD_STOPS = 16, /* ends early when its client has gone; everything else is completed */
+    BLY_METHOD_HTTP = 32,  /* there only when the operator has switched http/request on */
 };
 
 /* What a method's functions do with its call: answer exactly once, then bly_call_done() once. */
