@@ -38,6 +38,16 @@ def message_bytes(server, client):
     expect(client.closed() == 1009, "close code 1009")
 
 
+def line_bytes(_server, _client):
+    """On stdin: a longer line ends session and server."""
+    line = b'{"id":1,"method":"initialize","params":{"clientName":"t"}}\n'
+    r = subprocess.run([BAILEY, "exec-server", "--listen", "stdio", "--max-line-bytes", "1024"],
+                       input=line + b'{"id":2,"padding":"' + b"x" * 1024 + b'"}\n' + line, capture_output=True,
+                       check=False, timeout=60)
+    expect(r.returncode == 0, f"status {r.returncode}")
+    expect(r.stdout.count(b"\n") == 1 and b"sessionId" in r.stdout, f"only what came before it is answered: {r.stdout}")
+
+
 def plain_message_bytes(server, client):
     client.call("fs/writeFile", {"path": server.dir + "/f", "dataBase64": b64(bytes(4096))})
     client.send("fs/getMetadata", {"path": server.dir, "padding": "x" * 4096})
@@ -174,6 +184,32 @@ def look(client, server, name):
         if "sandbox unavailable" in error.message:
             raise Skip(f"no sandbox here: {error}") from error
         raise
+
+
+def watched_directories(server):
+    """As the kernel lists them; only root may look."""
+    folder = f"/proc/{server.pid}/fdinfo"
+    try:
+        names = os.listdir(folder)
+    except PermissionError as error:
+        raise Skip("the server lets nobody but root look at its descriptors") from error
+    count = 0
+    for name in names:
+        with open(os.path.join(folder, name), encoding="ascii") as f:
+            count += sum(line.startswith("inotify wd:") for line in f)
+    return count
+
+
+def watches(server, client):
+    """A wall that depends on more directories is looked at before each request instead."""
+    def use(server, client):
+        for _ in range(3):
+            client.call("fs/getMetadata", {"path": server.dir, "sandbox": wall(server.dir)})
+        return watched_directories(server)
+
+    with Server() as other, other.client() as other_client:
+        expect(use(other, other_client) > 2, "without this limit directories are watched")
+    expect(use(server, client) <= 2, "more directories are watched than allowed")
 
 
 def helpers_per_session(server, client):
@@ -355,6 +391,7 @@ ROWS = {
     "http-connect-ms": (200, http_connect_ms),
     "http-request-ms": (200, http_request_ms),
     "max-message-bytes": (4096, message_bytes),
+    "max-line-bytes": (1024, line_bytes),
     "max-plain-message-bytes": (4096, plain_message_bytes),
     "max-reply-bytes": (4096, reply_bytes),
     "max-connections": (2, connections),
@@ -367,6 +404,7 @@ ROWS = {
     "max-retained-chunks": (16, retained_chunks),
     "max-stdin-bytes": (4096, stdin_bytes),
     "max-file-handles": (1, file_handles),
+    "max-watches": (2, watches),
     "max-helpers-per-session": (2, helpers_per_session),
     "max-helpers": (1, helpers),
     "helper-idle-ms": (100, helper_idle_ms),
