@@ -22,6 +22,7 @@
 #include "cli/server_auth.h"
 #include "launcher/launcher.h"
 #include "proto/openrpc.h"
+#include "sandbox/enforce/rung.h"
 #include "server/environment.h"
 #include "server/http_access.h"
 #include "server/server.h"
@@ -36,6 +37,7 @@ struct settings {
     struct bly_runtime_paths paths;
     struct bly_limits limits;
     struct bly_auth_options auth;
+    unsigned allowances; /* enum bly_launcher_allowances */
     bool exit_on_stdin_close;
     bool allow_http_request;
     const char *http_header_env[BLY_HTTP_VARIABLES_MAX];
@@ -139,6 +141,20 @@ static int set_http_ca_file(struct settings *settings, const char *value)
     return set_path(&settings->http_ca_file, value);
 }
 
+static int allow_fs(struct settings *settings, const char *value)
+{
+    (void)value;
+    settings->allowances |= BLY_ALLOW_LANDLOCK_FS;
+    return 0;
+}
+
+static int allow_processes(struct settings *settings, const char *value)
+{
+    (void)value;
+    settings->allowances |= BLY_ALLOW_LANDLOCK_PROCESSES;
+    return 0;
+}
+
 static int set_help(struct settings *settings, const char *value)
 {
     (void)value;
@@ -194,6 +210,12 @@ static const struct setting {
      "certificates that https servers are checked with (those of the system)"},
     {"print-openrpc", NULL, set_print_openrpc,
      "print the protocol as an OpenRPC document, and start nothing"},
+    {"allow-landlock-fs", NULL, allow_fs,
+     "without namespaces: serve file requests also where only the helper's own decision holds back "
+     "parts of what is granted (see bailey doctor)"},
+    {"allow-landlock-processes", NULL, allow_processes,
+     "without namespaces: run programs that may read everything and write nothing behind Landlock "
+     "alone"},
     {"help", NULL, set_help, "show this"},
 };
 
@@ -312,6 +334,7 @@ struct running {
     struct bly_environment_facts facts;
     struct bly_auth auth;
     struct bly_http_access http;
+    struct bly_features features;
     struct bly_launcher *launcher;
     struct bly_server *server;
     uv_signal_t signals[BLY_LEN(end_signals)];
@@ -472,6 +495,8 @@ static int start(struct running *running, struct bly_err *err)
     /* First of all: the launcher inherits nothing of what follows, and there are no threads. */
     r = bly_launcher_start(&running->loop, &running->settings.paths, on_launcher_death, running,
                            &running->launcher, err);
+    if (r == 0 && running->settings.allowances != 0)
+        r = bly_launcher_allow(running->launcher, running->settings.allowances);
     if (r < 0)
         return r;
     (void)signal(SIGPIPE, SIG_IGN);
@@ -512,6 +537,44 @@ static void announce(const struct running *running)
     bly_systemd_notify(&running->systemd, "READY=1");
 }
 
+/* Which rung of the ladder serves is never a secret. */
+static void log_rung(const struct bly_features *features, enum bly_rung rung)
+{
+    const char *reason = bly_rung_reason(features);
+
+    bly_log(reason ? BLY_LOG_WARN : BLY_LOG_INFO, "sandbox",
+            "rung=%d landlock=%u reason=\"%s\" fix=\"%s\"", (int)rung, features->landlock_abi,
+            reason ? reason : "", features->fix);
+    if (features->allow_fs)
+        bly_log(BLY_LOG_WARN, "sandbox-allowed",
+                "what=landlock-fs meaning=\"without namespaces, the helper's own decision is the "
+                "only wall around protected names and denied files\"");
+    if (features->allow_processes)
+        bly_log(BLY_LOG_WARN, "sandbox-allowed",
+                "what=landlock-processes meaning=\"without namespaces, programs that may read "
+                "everything run behind Landlock alone\"");
+}
+
+/* The launcher has been at it since it was started. */
+static int learn_features(struct running *running, struct bly_err *err)
+{
+    struct bly_features *features = &running->features;
+    struct bly_environment *environment = &running->facts.environment;
+    enum bly_rung rung;
+    int r = bly_launcher_features(running->launcher, features, err);
+
+    if (r < 0)
+        return r;
+    features->allow_fs = running->settings.allowances & BLY_ALLOW_LANDLOCK_FS;
+    features->allow_processes = running->settings.allowances & BLY_ALLOW_LANDLOCK_PROCESSES;
+    rung = bly_rung_of_machine(features);
+    environment->rung = (unsigned)rung;
+    environment->landlock = features->landlock_abi;
+    environment->rung_reason = bly_rung_reason(features);
+    log_rung(features, rung);
+    return 0;
+}
+
 static int serve(struct running *running)
 {
     struct bly_err err;
@@ -519,6 +582,8 @@ static int serve(struct running *running)
 
     bly_err_clear(&err);
     r = r < 0 ? bly_fail_sys(&err, -r, "cannot make an event loop") : start(running, &err);
+    if (r == 0)
+        r = learn_features(running, &err);
     if (r < 0) {
         bly_cli_error(&err);
         return BLY_EXIT_FAILED; /* the launcher ends when its socket does */

@@ -13,6 +13,7 @@
 #include "base/cleanup.h"
 #include "base/err.h"
 #include "base/limits.h"
+#include "base/log.h"
 #include "fs/fs_internal.h"
 #include "fs/helper/wire.h"
 #include "fs/oneshot.h"
@@ -371,6 +372,7 @@ static void on_ready(void *arg, const struct bly_err *err)
         end_helper(helper);
         return;
     }
+    bly_log(BLY_LOG_DEBUG, "helper-started", "rung=%u", bly_warm_rung(helper->warm));
     helper->ready = true;
     if (context->fs->config.n_helper_starts != NULL)
         ++*context->fs->config.n_helper_starts;

@@ -15,6 +15,7 @@ struct bly_warm {
     const struct bly_warm_ops *ops;
     void *arg;
     struct bly_child *child; /* NULL: gone */
+    unsigned rung;
     char *packet;
     int sock;
     uv_poll_t poll;
@@ -131,6 +132,8 @@ static void on_started(void *arg, pid_t pid, int in_fd, int out_fd, int err_fd,
     bly_close(err_fd);
     if (err != NULL)
         warm->child = NULL;
+    else
+        warm->rung = bly_child_rung(warm->child);
     if (warm->ending) {
         bly_close(out_fd);
         free_when_done(warm);
@@ -179,6 +182,11 @@ int bly_warm_start(uv_loop_t *loop, struct bly_spawner *spawner, const struct bl
     warm->n_handles = 1;
     *ret_warm = bly_take_ptr(&warm);
     return 0;
+}
+
+unsigned bly_warm_rung(const struct bly_warm *warm)
+{
+    return warm->rung;
 }
 
 int bly_warm_send(struct bly_warm *warm, uint32_t seq, const struct bly_fs_request *request,

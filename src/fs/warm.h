@@ -35,6 +35,9 @@ int bly_warm_start(uv_loop_t *loop, struct bly_spawner *spawner, const struct bl
                    char *packet, const struct bly_warm_ops *ops, void *arg,
                    struct bly_warm **ret_warm, struct bly_err *err);
 
+/* The rung of its wall (enum bly_rung), from `ready` on. */
+unsigned bly_warm_rung(const struct bly_warm *warm);
+
 /* As bly_hwire_send_request(). */
 int bly_warm_send(struct bly_warm *warm, uint32_t seq, const struct bly_fs_request *request,
                   const void *data, size_t len, int payload_fd);

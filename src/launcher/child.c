@@ -17,6 +17,7 @@
 #include "launcher/report.h"
 #include "launcher/request.h"
 #include "launcher/stdio.h"
+#include "sandbox/enforce/rung.h"
 #include "sandbox/enforce/wall.h"
 #include "sandbox/plan/plan.h"
 
@@ -107,8 +108,9 @@ void bly_child_direct(const struct bly_child_setup *setup)
 }
 
 /* Reads the plan and builds the wall around this process, which is pid 1 in it. */
-static struct bly_plan *build_wall(const struct bly_request *request)
+static struct bly_plan *build_wall(const struct bly_child_setup *setup)
 {
+    const struct bly_request *request = setup->request;
     const struct rlimit none = {0};
     struct bly_reader reader = bly_reader_of(request->plan, request->plan_len);
     struct bly_plan *plan = NULL;
@@ -121,6 +123,8 @@ static struct bly_plan *build_wall(const struct bly_request *request)
     }
 
     /* The id maps in /proc belong to root while we are not dumpable. */
+    if (setup->rung == BLY_RUNG_LANDLOCK)
+        return plan; /* That wall goes up in the process that stays inside. */
     (void)prctl(PR_SET_DUMPABLE, 1);
     r = bly_wall_enter(plan, &err);
     (void)prctl(PR_SET_DUMPABLE, 0);
@@ -130,6 +134,18 @@ static struct bly_plan *build_wall(const struct bly_request *request)
     die_with_parent(); /* Once more: a change of credentials forgets it. */
     (void)setrlimit(RLIMIT_CORE, &none);
     return plan;
+}
+
+/* In the process that will run inside; no way back. */
+static int seal(const struct bly_child_setup *setup, const struct bly_plan *plan,
+                enum bly_filter filter, int *ret_listener_fd, struct bly_err *err)
+{
+    int r;
+
+    if (setup->rung != BLY_RUNG_LANDLOCK)
+        return bly_wall_seal(plan, filter, ret_listener_fd, err);
+    r = bly_wall_enter_locked(plan, err);
+    return r < 0 ? r : bly_wall_seal_locked(plan, filter, err);
 }
 
 enum { SYNC_FD = 3 }; /* of the program's process, to pid 1; pid 1's end is BLY_INIT_SYNC_FD */
@@ -172,7 +188,7 @@ static _Noreturn void run_program(const struct bly_child_setup *setup, const str
 
     if (enter_session(setup->request, &err) < 0)
         bly_report_failure(SYNC_FD, &err);
-    r = bly_wall_seal(plan, bly_wall_process_filter(plan), &listener_fd, &err);
+    r = seal(setup, plan, bly_wall_process_filter(plan), &listener_fd, &err);
     if (r < 0)
         bly_report_wall_failure(SYNC_FD, r, &err);
 
@@ -207,6 +223,7 @@ static void open_terminal_inside(void)
 
 void bly_child_walled(const struct bly_child_setup *setup)
 {
+    bool is_pid_1 = setup->rung != BLY_RUNG_LANDLOCK;
     struct bly_plan *plan;
     int sync[2];
     pid_t pid;
@@ -220,7 +237,9 @@ void bly_child_walled(const struct bly_child_setup *setup)
     close_from(BLY_INIT_STDIO_FD + 3);
     (void)prctl(PR_SET_NAME, "bailey-init");
 
-    plan = build_wall(setup->request);
+    plan = build_wall(setup);
+    if (!is_pid_1 && prctl(PR_SET_CHILD_SUBREAPER, 1) < 0)
+        _exit(BLY_CHILD_FAILED);
     if (setup->request->tty)
         open_terminal_inside();
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sync) < 0)
@@ -239,7 +258,7 @@ void bly_child_walled(const struct bly_child_setup *setup)
     sync[1] = bly_close(sync[1]);
     move_fd(sync[0], BLY_INIT_SYNC_FD);
     close_from(BLY_INIT_SYNC_FD + 1);
-    bly_init_run(plan, pid);
+    bly_init_run(plan, is_pid_1, pid);
 }
 
 void bly_child_helper(const struct bly_child_setup *setup)
@@ -257,9 +276,9 @@ void bly_child_helper(const struct bly_child_setup *setup)
     close_from(SOCKET_FD + 1);
     (void)prctl(PR_SET_NAME, "bailey-helper");
 
-    plan = build_wall(setup->request);
+    plan = build_wall(setup);
     unblock_signals();
-    r = bly_wall_seal(plan, BLY_FILTER_HELPER, NULL, &err);
+    r = seal(setup, plan, BLY_FILTER_HELPER, NULL, &err);
     if (r < 0)
         bly_report_wall_failure(REPORT_FD, r, &err);
 

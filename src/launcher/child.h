@@ -19,6 +19,7 @@ struct bly_request;
 
 struct bly_child_setup {
     const struct bly_request *request;
+    unsigned rung; /* enum bly_rung of the wall */
     bly_helper_fn helper_main;
     pid_t parent;         /* the spawner */
     struct rlimit nofile; /* as the server had it when it started */
@@ -28,5 +29,7 @@ struct bly_child_setup {
 };
 
 _Noreturn void bly_child_direct(const struct bly_child_setup *setup);
-_Noreturn void bly_child_walled(const struct bly_child_setup *setup); /* pid 1 of a wall */
+/* Pid 1 of a wall, or where there is no pid namespace (BLY_RUNG_LANDLOCK) the subreaper of what is
+ * inside. */
+_Noreturn void bly_child_walled(const struct bly_child_setup *setup);
 _Noreturn void bly_child_helper(const struct bly_child_setup *setup); /* also pid 1 */

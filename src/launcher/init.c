@@ -12,11 +12,15 @@
 
 #include "base/cleanup.h"
 #include "launcher/report.h"
+#include "launcher/tree.h"
 #include "sandbox/enforce/supervise.h"
 #include "sandbox/enforce/wall.h"
 
+enum { END_MS = 5000 };
+
 struct init {
     const struct bly_plan *plan;
+    bool is_pid_1;
     pid_t program;
     int sync_fd; /* -EBADF once the program has been executed */
     int signal_fd;
@@ -86,6 +90,22 @@ static void on_sync(struct init *init)
     bly_report_started(BLY_INIT_REPORT_FD);
 }
 
+static void forget(void *arg, pid_t pid, int status)
+{
+    (void)arg;
+    (void)pid;
+    (void)status;
+}
+
+/* The program has ended, or is to: with it goes everything it started. */
+static _Noreturn void end(const struct init *init, int status)
+{
+    if (!init->is_pid_1)
+        (void)bly_tree_end(END_MS, forget, NULL);
+    bly_report_exited(BLY_INIT_REPORT_FD, status);
+    _exit(0);
+}
+
 static void on_signal(struct init *init)
 {
     struct signalfd_siginfo info;
@@ -99,8 +119,7 @@ static void on_signal(struct init *init)
             continue;
         if (init->sync_fd >= 0)
             on_sync(init);
-        bly_report_exited(BLY_INIT_REPORT_FD, status);
-        _exit(0);
+        end(init, status);
     }
 }
 
@@ -109,8 +128,10 @@ static void on_order(const struct init *init)
     struct bly_order order = {0};
     ssize_t n = recv(BLY_INIT_REPORT_FD, &order, sizeof(order), MSG_DONTWAIT);
 
-    if (n == 0)
+    if (n == 0 && init->is_pid_1)
         _exit(BLY_CHILD_FAILED); /* The spawner is gone. */
+    if (n == 0 || (n == (ssize_t)sizeof(order) && order.sig == SIGKILL))
+        end(init, SIGKILL);
     if (n == (ssize_t)sizeof(order))
         (void)kill(-init->program, order.sig); /* Unreaped, or we would not be here. */
 }
@@ -149,10 +170,13 @@ static _Noreturn void loop(struct init *init)
     }
 }
 
-void bly_init_run(const struct bly_plan *plan, pid_t program)
+void bly_init_run(const struct bly_plan *plan, bool is_pid_1, pid_t program)
 {
-    struct init init = {
-        .plan = plan, .program = program, .sync_fd = BLY_INIT_SYNC_FD, .listener_fd = -EBADF};
+    struct init init = {.plan = plan,
+                        .is_pid_1 = is_pid_1,
+                        .program = program,
+                        .sync_fd = BLY_INIT_SYNC_FD,
+                        .listener_fd = -EBADF};
     struct bly_err err = {0};
     const char go = 1;
     sigset_t set;
@@ -163,7 +187,7 @@ void bly_init_run(const struct bly_plan *plan, pid_t program)
     init.signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     if (init.signal_fd < 0)
         fail(errno, "no signalfd");
-    r = bly_wall_seal_init(plan, &err);
+    r = is_pid_1 ? bly_wall_seal_init(plan, &err) : bly_wall_seal_init_locked(&err);
     if (r == 0 && bly_supervise_needed(plan))
         r = bly_supervisor_new(plan, &init.supervisor, &err);
     if (r < 0)

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -14,9 +15,13 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "launcher/launcher_internal.h"
+#include "launcher/probe.h"
 #include "launcher/spawner_main.h"
 
-enum { CLOSE_MS = 15000 }; /* the launcher itself gives up on what it cannot kill before this */
+enum {
+    CLOSE_MS = 15000,    /* the launcher itself gives up on what it cannot kill before this */
+    FEATURES_MS = 30000, /* as probe.c gives up on single walls */
+};
 
 struct bly_launcher {
     uv_loop_t *loop;
@@ -68,7 +73,10 @@ static int fork_launcher(struct bly_launcher *launcher, const char *self_exe, st
 
     launcher->pidfd = (int)syscall(SYS_pidfd_open, launcher->pid, 0);
     if (launcher->pidfd < 0)
-        return bly_fail_sys(err, errno, "cannot watch the launcher");
+        return bly_fail(err, BLY_ERR_UNSUPPORTED, errno,
+                        "cannot watch the launcher: this kernel or container has no pidfd_open "
+                        "(Linux 5.3): %s",
+                        bly_errno_text(errno));
     return 0;
 }
 
@@ -227,6 +235,31 @@ int bly_launcher_add_spawner(struct bly_launcher *launcher, int socket_fd, uint6
     if (r == 0)
         *ret_id = ++launcher->last_id;
     return r;
+}
+
+int bly_launcher_allow(struct bly_launcher *launcher, unsigned allowances)
+{
+    return tell(launcher, BLY_WIRE_ALLOW, allowances, -EBADF);
+}
+
+int bly_launcher_features(struct bly_launcher *launcher, struct bly_features *ret_features,
+                          struct bly_err *err)
+{
+    struct pollfd ready = {.fd = launcher->sock, .events = POLLIN};
+    bly_autopacket struct bly_packet packet = {0};
+    struct bly_reader reader;
+    int r;
+
+    while ((r = poll(&ready, 1, FEATURES_MS)) < 0 && errno == EINTR)
+        ;
+    if (r == 0)
+        return bly_fail_sys(err, ETIMEDOUT, "the launcher does not answer");
+    r = bly_wire_recv(launcher->sock, &packet);
+    if (r != 0)
+        return bly_fail_sys(err, r < 0 ? -r : EPIPE, "the launcher has ended");
+    reader = bly_reader_of(packet.payload, packet.len);
+    r = packet.type == BLY_WIRE_FEATURES ? bly_features_unpack(&reader, ret_features) : -EBADMSG;
+    return r < 0 ? bly_fail_sys(err, -r, "the launcher talks nonsense") : 0;
 }
 
 void bly_launcher_kill_spawner(struct bly_launcher *launcher, uint64_t id)

@@ -14,6 +14,7 @@
 #include <uv.h>
 
 struct bly_err;
+struct bly_features;
 struct bly_plan;
 struct bly_policy;
 
@@ -39,6 +40,24 @@ struct bly_runtime_paths {
 int bly_launcher_start(uv_loop_t *loop, const struct bly_runtime_paths *paths,
                        void (*on_death)(void *arg), void *arg, struct bly_launcher **ret_launcher,
                        struct bly_err *err);
+
+/* Walls that only an operator may settle for, see sandbox.md section 9. */
+enum bly_launcher_allowances {
+    BLY_ALLOW_LANDLOCK_FS = 1,
+    BLY_ALLOW_LANDLOCK_PROCESSES = 2,
+    BLY_ALLOW_ALL = 3,
+};
+
+/* Before the first spawner. 0 or a negative errno. */
+int bly_launcher_allow(struct bly_launcher *launcher, unsigned allowances);
+
+/*
+ * What this machine can enforce (sandbox/enforce/rung.h), as the launcher found out by building it.
+ * Waits for that, a few milliseconds after the start: before the loop runs, once. 0; negative errno
+ * with `err`.
+ */
+int bly_launcher_features(struct bly_launcher *launcher, struct bly_features *ret_features,
+                          struct bly_err *err);
 
 /* Ends the launcher and with it everything it started; `done` runs when it is reaped. After the
  * spawners were closed. */
@@ -86,6 +105,9 @@ int bly_spawner_start(struct bly_spawner *spawner, const struct bly_spawn *spawn
  * gone or not started yet: a SIGKILL then takes effect at once; `started` may come with an error.
  */
 void bly_child_signal(struct bly_child *child, int sig);
+
+/* The rung of the ladder its wall is built on (enum bly_rung); known from `started` on. */
+unsigned bly_child_rung(const struct bly_child *child);
 
 /*
  * Starts a sandboxed fs helper around `plan`. `ready` gets a connected SOCK_SEQPACKET descriptor

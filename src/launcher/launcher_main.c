@@ -15,6 +15,7 @@
 #include "base/cleanup.h"
 #include "base/err.h"
 #include "base/log.h"
+#include "launcher/probe.h"
 #include "launcher/spawner_main.h"
 #include "launcher/tree.h"
 #include "launcher/wire.h"
@@ -74,11 +75,20 @@ int bly_caretaker_init(const char *name)
 
 int bly_origin_prepare(struct bly_origin *origin, struct bly_err *err)
 {
-    int r = origin->prepared ? 0 : bly_wall_prepare(err);
+    struct bly_features features;
+    int r;
 
-    if (r == 0)
-        origin->prepared = true;
-    return r;
+    if (origin->prepared)
+        return 0;
+    r = bly_wall_prepare(err);
+    if (r < 0)
+        return r;
+    bly_probe_features(&features);
+    features.allow_fs = origin->features.allow_fs;
+    features.allow_processes = origin->features.allow_processes;
+    origin->features = features;
+    origin->prepared = true;
+    return 0;
 }
 
 static _Noreturn void become_spawner(struct launcher *launcher, int socket_fd, pid_t parent)
@@ -115,6 +125,12 @@ static void kill_spawner(const struct launcher *launcher, uint64_t id)
             (void)kill(launcher->spawners[i].pid, SIGKILL);
 }
 
+static void allow(struct launcher *launcher, uint64_t what)
+{
+    launcher->origin.features.allow_fs = what & BLY_ALLOW_LANDLOCK_FS;
+    launcher->origin.features.allow_processes = what & BLY_ALLOW_LANDLOCK_PROCESSES;
+}
+
 /* False: the server is gone, or talks nonsense. */
 static bool serve(struct launcher *launcher)
 {
@@ -136,6 +152,8 @@ static bool serve(struct launcher *launcher)
         add_spawner(launcher, id, packet.fds[0]);
     else if (packet.type == BLY_WIRE_KILL)
         kill_spawner(launcher, id);
+    else if (packet.type == BLY_WIRE_ALLOW && id <= BLY_ALLOW_ALL)
+        allow(launcher, id);
     else
         return false;
     return true;
@@ -182,10 +200,19 @@ static bool on_signal(struct launcher *launcher)
 
 static void prepare_while_idle(struct launcher *launcher)
 {
+    bly_autobuf struct bly_buf buf;
     struct bly_err err = {0};
 
-    if (bly_origin_prepare(&launcher->origin, &err) < 0)
+    if (bly_origin_prepare(&launcher->origin, &err) < 0) {
         bly_log(BLY_LOG_ERROR, "sandbox-unavailable", "reason=\"%s\"", err.text);
+        launcher->origin.features.landlock_abi = (uint8_t)bly_wall_landlock_abi();
+        for (int kind = 0; kind < BLY_WALL_KINDS; kind++)
+            bly_features_lack(&launcher->origin.features, (enum bly_wall_kind)kind, err.text);
+    }
+    bly_buf_init(&buf, BLY_WIRE_INLINE_MAX);
+    (void)bly_features_pack(&launcher->origin.features, &buf);
+    /* Nobody may be waiting for it; a server that is gone shows in the loop. */
+    (void)bly_wire_send(BLY_SOCKET_FD, BLY_WIRE_FEATURES, &buf, NULL, 0, false);
 }
 
 static void loop(struct launcher *launcher)

@@ -13,6 +13,7 @@
 #include "launcher/launcher.h"
 #include "launcher/launcher_internal.h"
 #include "launcher/request.h"
+#include "sandbox/enforce/rung.h"
 
 enum { CLOSE_MS = 2000, MAX_PACKETS = 64, KILLED = SIGKILL /* as a wait status */ };
 
@@ -32,6 +33,7 @@ struct bly_child {
     struct link *link;
     uint64_t id;
     bool started;
+    unsigned rung;
     const struct bly_child_ops *ops;
     void *arg;
 };
@@ -136,10 +138,11 @@ static int on_started(const struct link *link, struct bly_packet *packet, struct
     struct bly_child *child = find(link, bly_get_u64(reader));
     pid_t pid = (pid_t)bly_get_u32(reader);
     unsigned mask = bly_get_u8(reader);
+    unsigned rung = bly_get_u8(reader);
     int fds[BLY_WIRE_MAX_FDS] = {-EBADF, -EBADF, -EBADF};
     size_t n = 0;
 
-    if (reader->bad || mask >= 1U << BLY_WIRE_MAX_FDS)
+    if (reader->bad || mask >= 1U << BLY_WIRE_MAX_FDS || rung > BLY_RUNG_LANDLOCK)
         return -EBADMSG;
     if (!packet->fds_lost && packet->n_fds != (size_t)__builtin_popcount(mask))
         return -EBADMSG;
@@ -156,6 +159,7 @@ static int on_started(const struct link *link, struct bly_packet *packet, struct
         if (mask & (1U << i))
             fds[i] = bly_take_fd(&packet->fds[n++]);
     child->started = true;
+    child->rung = rung;
     child->ops->started(child->arg, pid, fds[0], fds[1], fds[2], NULL);
     return 0;
 }
@@ -391,6 +395,11 @@ int bly_spawner_helper(struct bly_spawner *spawner, const struct bly_plan *plan,
     if (r == 0)
         r = start(spawner, BLY_WIRE_HELPER, &buf, id, ops, arg, ret_child);
     return r < 0 ? bly_fail(err, BLY_ERR_SPAWN, -r, "cannot ask for a helper") : 0;
+}
+
+unsigned bly_child_rung(const struct bly_child *child)
+{
+    return child->rung;
 }
 
 void bly_child_signal(struct bly_child *child, int sig)

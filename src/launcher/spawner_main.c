@@ -36,6 +36,7 @@ struct child {
     uint64_t id;
     pid_t pid;
     enum kind kind;
+    unsigned rung;        /* enum bly_rung */
     bool started, failed; /* reported to the server */
     bool killed;          /* by the server's wish */
     bool status_known;    /* walled: pid 1 said how the program ended */
@@ -96,6 +97,7 @@ static void started(struct child *child)
     (void)bly_buf_put_u64(&buf, child->id);
     (void)bly_buf_put_u32(&buf, (uint32_t)child->pid);
     (void)bly_buf_put_u8(&buf, (uint8_t)mask);
+    (void)bly_buf_put_u8(&buf, (uint8_t)child->rung);
     tell(BLY_WIRE_STARTED, &buf, fds, n);
     child->started = true;
     close_fds(child);
@@ -249,27 +251,32 @@ static pid_t clone_walled(uint64_t flags)
     return pid;
 }
 
-static int clone_flags(const struct bly_request *request, uint64_t *ret_flags)
+/* Which wall this plan gets, and what its first process must be born with. */
+static int choose_wall(const struct spawner *spawner, struct bly_child_setup *setup,
+                       uint64_t *ret_flags, struct bly_err *err)
 {
-    struct bly_reader reader = bly_reader_of(request->plan, request->plan_len);
+    struct bly_reader reader = bly_reader_of(setup->request->plan, setup->request->plan_len);
     struct bly_plan *plan;
     int r = bly_plan_unpack(&reader, &plan);
 
     if (r < 0)
         return r;
-    *ret_flags = bly_wall_clone_flags(plan);
+    r = bly_rung_choose(&spawner->origin->features, plan, err);
+    if (r > 0)
+        setup->rung = (unsigned)r;
+    *ret_flags = r == BLY_RUNG_NAMESPACES ? bly_wall_clone_flags(plan) : 0;
     (void)bly_plan_free(plan);
-    return 0;
+    return r < 0 ? r : 0;
 }
 
-static int fork_walled(struct spawner *spawner, const struct bly_child_setup *setup, enum kind kind,
+static int fork_walled(struct spawner *spawner, struct bly_child_setup *setup, enum kind kind,
                        pid_t *ret_pid, struct bly_err *err)
 {
     uint64_t flags = 0;
     int r = bly_origin_prepare(spawner->origin, err);
 
     if (r == 0)
-        r = clone_flags(setup->request, &flags);
+        r = choose_wall(spawner, setup, &flags, err);
     if (r < 0)
         goto fail;
 
@@ -289,7 +296,7 @@ fail:
     return bly_because(err, r, "sandbox unavailable");
 }
 
-static int fork_child(struct spawner *spawner, const struct bly_child_setup *setup, enum kind kind,
+static int fork_child(struct spawner *spawner, struct bly_child_setup *setup, enum kind kind,
                       pid_t *ret_pid, struct bly_err *err)
 {
     if (kind != DIRECT)
@@ -377,6 +384,7 @@ static int launch(struct spawner *spawner, const struct bly_request *request, st
     if (r == 0) {
         setup_init(&setup, spawner, request, &stdio, report[1]);
         r = fork_child(spawner, &setup, child->kind, &child->pid, err);
+        child->rung = setup.rung;
     }
     (void)bly_close(report[1]);
     bly_stdio_close_child(&stdio);
@@ -422,7 +430,11 @@ static void deliver(struct child *child, int sig)
 
     if (sig == SIGKILL)
         child->killed = true;
-    if (sig == SIGKILL || child->kind == HELPER) {
+    /* Without a pid namespace its tree does not die with it: it has to end that first. */
+    if (sig == SIGKILL && child->kind == WALLED && child->rung == BLY_RUNG_LANDLOCK &&
+        child->started && child->report_fd >= 0) {
+        (void)send(child->report_fd, &order, sizeof(order), MSG_NOSIGNAL | MSG_DONTWAIT);
+    } else if (sig == SIGKILL || child->kind == HELPER) {
         /* Before the program runs there may be no group yet; a wall dies with its pid 1. */
         if (child->kind != DIRECT || !child->started || kill(-child->pid, sig) < 0)
             (void)kill(child->pid, sig);

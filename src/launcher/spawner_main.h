@@ -8,11 +8,13 @@
 #include <sys/resource.h>
 
 #include "launcher/launcher.h"
+#include "sandbox/enforce/rung.h"
 
 struct bly_origin {
     bly_helper_fn helper_main;
     struct rlimit nofile; /* as the server had it when it started; ours is higher */
-    bool prepared;        /* bly_wall_prepare() has been done */
+    bool prepared;        /* bly_wall_prepare() has been done, and features are known */
+    struct bly_features features;
 };
 
 enum { BLY_SOCKET_FD = 3 };
@@ -23,7 +25,7 @@ enum { BLY_SOCKET_FD = 3 };
  */
 int bly_caretaker_init(const char *name);
 
-/* Compiles the filters unless that was done already. Negative errno with `err` set. */
+/* Compiles the filters and probes unless that was done already. Negative errno with `err` set. */
 int bly_origin_prepare(struct bly_origin *origin, struct bly_err *err);
 
 /* In the new process, with the session's socket at BLY_SOCKET_FD and nothing above it open. */

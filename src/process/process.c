@@ -43,6 +43,7 @@ struct bly_process {
     bool sandboxed, tty, has_stdin;
 
     struct bly_child *child; /* NULL once reaped, or never started */
+    unsigned rung;           /* of its wall */
     struct channel channels[N_CHANNELS];
     struct channel *input_channel; /* NULL: no stdin */
     struct bly_input *input;
@@ -316,6 +317,11 @@ static void on_late_output(uv_timer_t *timer)
     settle_exit(timer->data);
 }
 
+unsigned bly_process_rung(const struct bly_process *process)
+{
+    return process->rung;
+}
+
 /* ---- the child ------------------------------------------------------------------------------ */
 
 static void channel_open(struct bly_process *process, int which, int fd, bool output)
@@ -363,6 +369,7 @@ static void on_child_started(void *arg, pid_t pid, int in_fd, int out_fd, int er
         return;
     }
 
+    process->rung = bly_child_rung(process->child);
     channel_open(process, INPUT, in_fd, false);
     channel_open(process, OUTPUT, out_fd, true);
     channel_open(process, ERRORS, err_fd, true);

@@ -51,6 +51,8 @@ struct bly_process_state {
     uint64_t exit_seq; /* 0 until exited */
 };
 struct bly_process_state bly_process_state(const struct bly_process *process);
+/* The rung of its wall (enum bly_rung), once it has started; 0: none. */
+unsigned bly_process_rung(const struct bly_process *process);
 const struct bly_ring *bly_process_ring(const struct bly_process *process);
 
 enum bly_write_status { BLY_WRITE_ACCEPTED, BLY_WRITE_STDIN_CLOSED };

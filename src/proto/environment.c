@@ -51,6 +51,20 @@ static void add_capabilities(const struct bly_environment *environment, struct b
     BLY_ADD(buf, "}");
 }
 
+/* Ours alone: clients ignore members they do not know. */
+static void add_sandbox(const struct bly_environment *environment, struct bly_buf *buf)
+{
+    if (environment->rung == 0)
+        return;
+    (void)bly_buf_printf(buf, ",\"sandbox\":{\"rung\":%u,\"landlock\":%u", environment->rung,
+                         environment->landlock);
+    if (environment->rung_reason) {
+        BLY_ADD(buf, ",\"reason\":");
+        bly_json_add_cstr(buf, environment->rung_reason);
+    }
+    BLY_ADD(buf, "}");
+}
+
 /* What is not known is left out: a null would break the client's connection. */
 int bly_proto_encode_environment(const struct bly_environment *environment, struct bly_buf *buf)
 {
@@ -73,6 +87,7 @@ int bly_proto_encode_environment(const struct bly_environment *environment, stru
         bly_encode_uri(buf, environment->tmpdir);
     BLY_ADD(buf, "],\"tempDir\":\"file:///tmp\",\"capabilities\":");
     add_capabilities(environment, buf);
+    add_sandbox(environment, buf);
     return BLY_ADD(buf, "}");
 }
 

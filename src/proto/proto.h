@@ -113,6 +113,9 @@ struct bly_environment {
     const char *home;          /* NULL: left out */
     const char *tmpdir;        /* NULL: unset */
     bool http_header_env_vars; /* http/request is served and may use some of our variables */
+    unsigned rung;             /* of the ladder of walls (sandbox/enforce/rung.h); 0: left out */
+    unsigned landlock;         /* ABI; 0: none */
+    const char *rung_reason;   /* why it is not the first rung; NULL: it is */
 };
 int bly_proto_encode_environment(const struct bly_environment *environment, struct bly_buf *buf);
 int bly_proto_encode_initialize(const char *session_id, const struct bly_environment *environment,

@@ -321,8 +321,8 @@ static void on_started(void *arg, const struct bly_err *err)
         start_failed(call, err);
         return;
     }
-    bly_log(BLY_LOG_INFO, "process-started", "session=%s process=\"%s\" walled=%d",
-            task->session->id, task->id, walled);
+    bly_log(BLY_LOG_INFO, "process-started", "session=%s process=\"%s\" rung=%u", task->session->id,
+            task->id, bly_process_rung(task->process));
     task->start = NULL;
     task->running_since_ns = uv_hrtime();
     bly_metrics_process_started(&task->session->server->metrics);

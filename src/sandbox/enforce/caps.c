@@ -74,6 +74,21 @@ int bly_caps_drop_all(struct bly_err *err)
     return r < 0 ? r : set_sets(&none, err);
 }
 
+int bly_caps_drop_ours(struct bly_err *err)
+{
+    struct sets sets = {0};
+    int r = get_sets(&sets);
+
+    if (r < 0)
+        return bly_fail_sys(err, -r, "cannot read the capabilities");
+    if (sets.effective & 1ULL << CAP_SETPCAP)
+        return bly_caps_drop_all(err);
+    sets = (struct sets){0};
+    if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0)
+        return bly_fail_sys(err, errno, "cannot clear the ambient capabilities");
+    return set_sets(&sets, err);
+}
+
 /* Reaches other processes, other networks, the kernel or raw devices. */
 static const uint64_t reaching =
     1ULL << CAP_SYS_ADMIN | 1ULL << CAP_SYS_PTRACE | 1ULL << CAP_SYS_MODULE |

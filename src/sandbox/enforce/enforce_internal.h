@@ -12,6 +12,7 @@
 
 struct bly_err;
 struct bly_plan;
+struct bly_step;
 struct sock_filter;
 
 /*
@@ -47,10 +48,20 @@ int bly_lock_apply(int lock_fd, struct bly_err *err);
 int bly_mounts_enter(const struct bly_plan *plan, int lock_fd, bool *ret_has_proc,
                      struct bly_err *err);
 
+/* Opens (O_PATH) what the plan saw at the step's path below `host_fd`, or fails: a path that now
+ * leads elsewhere is not what was granted. Returns the descriptor. */
+int bly_mounts_open_source(int host_fd, const struct bly_step *step, struct bly_err *err);
+
+/* Allows the devices every program expects; `host_dev` is /dev. */
+int bly_mounts_allow_devices(int lock_fd, int host_dev, struct bly_err *err);
+
 /* ---- caps.c ---- */
 
 /* Empties all five sets and locks the securebits. */
 int bly_caps_drop_all(struct bly_err *err);
+/* The same outside of a user namespace of our own, where an ordinary user may not touch the
+ * bounding set and the securebits: there is nothing to regain then, with no_new_privs. */
+int bly_caps_drop_ours(struct bly_err *err);
 /* Takes away what could reach around a network-only wall (6.2), in all five sets. */
 int bly_caps_drop_reaching(struct bly_err *err);
 /* True when the calling process has CAP_SYS_ADMIN and CAP_NET_ADMIN. */
@@ -62,3 +73,8 @@ int bly_filter_compile_all(struct bly_err *err);
 /* The compiled program, borrowed; NULL before bly_filter_compile_all(). */
 const struct sock_filter *bly_filter_program(enum bly_filter filter, size_t *ret_n);
 int bly_filter_install(enum bly_filter filter, struct bly_err *err);
+
+/* ---- wall.c ---- */
+
+/* RLIMIT_CORE, and for a helper RLIMIT_AS. */
+int bly_wall_set_limits(enum bly_filter filter, struct bly_err *err);

@@ -35,7 +35,11 @@
 /* Numbers that are the same on every architecture and newer than the headers we build with. */
 enum {
     NR_SET_MEMPOLICY_HOME_NODE = 450,
+    NR_FCHMODAT2 = 452,
+    NR_SETXATTRAT = 463,
+    NR_REMOVEXATTRAT = 466,
     NR_OPEN_TREE_ATTR = 467,
+    NR_FILE_SETATTR = 469,
 };
 
 struct program {
@@ -192,6 +196,68 @@ static const struct rule deny_online[] = {
     EQUALS(SCMP_SYS(socket), EPERM, 0, AF_QIPCRTR),
 };
 
+#define NOT_SELF(nr, arg)              \
+    {                                  \
+        nr, EPERM, NOT_NULL, arg, 0, 0 \
+    }
+
+/*
+ * What the namespaces would take care of and Landlock does not. All of it changes something
+ * outside, and nothing outside may be changed; 0 stands for the caller itself.
+ */
+static const struct rule deny_locked[] = {
+    /* what a file is, besides its contents */
+    {SCMP_SYS(chmod), EPERM},
+    {SCMP_SYS(fchmod), EPERM},
+    {SCMP_SYS(fchmodat), EPERM},
+    {NR_FCHMODAT2, EPERM},
+    {SCMP_SYS(chown), EPERM},
+    {SCMP_SYS(chown32), EPERM},
+    {SCMP_SYS(lchown), EPERM},
+    {SCMP_SYS(lchown32), EPERM},
+    {SCMP_SYS(fchown), EPERM},
+    {SCMP_SYS(fchown32), EPERM},
+    {SCMP_SYS(fchownat), EPERM},
+    {SCMP_SYS(utime), EPERM},
+    {SCMP_SYS(utimes), EPERM},
+    {SCMP_SYS(futimesat), EPERM},
+    {SCMP_SYS(utimensat), EPERM},
+    {SCMP_SYS(utimensat_time64), EPERM},
+    {SCMP_SYS(setxattr), EPERM},
+    {SCMP_SYS(lsetxattr), EPERM},
+    {SCMP_SYS(fsetxattr), EPERM},
+    {NR_SETXATTRAT, EPERM},
+    {SCMP_SYS(removexattr), EPERM},
+    {SCMP_SYS(lremovexattr), EPERM},
+    {SCMP_SYS(fremovexattr), EPERM},
+    {NR_REMOVEXATTRAT, EPERM},
+    {NR_FILE_SETATTR, EPERM},
+    EQUALS(SCMP_SYS(ioctl), EPERM, 1, FS_IOC_SETFLAGS),
+    EQUALS(SCMP_SYS(ioctl), EPERM, 1, FS_IOC_FSSETXATTR),
+    /* System V and POSIX objects of the same user */
+    {SCMP_SYS(shmget), EPERM},
+    {SCMP_SYS(shmat), EPERM},
+    {SCMP_SYS(shmctl), EPERM},
+    {SCMP_SYS(semget), EPERM},
+    {SCMP_SYS(semop), EPERM},
+    {SCMP_SYS(semtimedop), EPERM},
+    {SCMP_SYS(semctl), EPERM},
+    {SCMP_SYS(msgget), EPERM},
+    {SCMP_SYS(msgsnd), EPERM},
+    {SCMP_SYS(msgrcv), EPERM},
+    {SCMP_SYS(msgctl), EPERM},
+    {SCMP_SYS(mq_open), EPERM},
+    {SCMP_SYS(mq_unlink), EPERM},
+    /* other processes of the same user */
+    NOT_SELF(SCMP_SYS(prlimit64), 0),
+    NOT_SELF(SCMP_SYS(setpriority), 1),
+    NOT_SELF(SCMP_SYS(ioprio_set), 1),
+    NOT_SELF(SCMP_SYS(sched_setaffinity), 0),
+    NOT_SELF(SCMP_SYS(sched_setscheduler), 0),
+    NOT_SELF(SCMP_SYS(sched_setparam), 0),
+    NOT_SELF(SCMP_SYS(sched_setattr), 0),
+};
+
 #define ALLOW(name)    \
     {                  \
         SCMP_SYS(name) \
@@ -329,6 +395,8 @@ static int add_all(scmp_filter_ctx ctx, enum bly_filter filter, struct bly_err *
 
     if (filter == BLY_FILTER_HELPER)
         return add_rules(ctx, allow_helper, BLY_LEN(allow_helper), true, err);
+    if (filter == BLY_FILTER_LOCKED)
+        return add_rules(ctx, deny_locked, BLY_LEN(deny_locked), false, err);
     r = add_rules(ctx, deny_always, BLY_LEN(deny_always), false, err);
     if (r < 0)
         return r;

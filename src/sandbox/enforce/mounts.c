@@ -8,6 +8,7 @@
 #include "sandbox/enforce/enforce_internal.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/openat2.h>
 #include <stdio.h>
 #include <string.h>
@@ -56,6 +57,29 @@ static void build_deinit(struct build *b)
 
 /* ---- thin layer ---- */
 
+/* The same without openat2: no component but the last may be anything but a directory. */
+static int walk_below(int root_fd, const char *path)
+{
+    int fd = fcntl(root_fd, F_DUPFD_CLOEXEC, 3);
+
+    while (fd >= 0 && *path != '\0') {
+        size_t len = strcspn(path, "/");
+        bool last = path[len] == '\0';
+        char name[NAME_MAX + 1];
+        int below;
+
+        if (len >= sizeof(name))
+            return bly_close(fd), errno = ENAMETOOLONG, -1;
+        memcpy(name, path, len);
+        name[len] = '\0';
+        below = openat(fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC | (last ? 0 : O_DIRECTORY));
+        (void)bly_close(fd);
+        fd = below;
+        path += len + (last ? 0 : 1);
+    }
+    return fd;
+}
+
 /* Opens `path` (absolute) below `root_fd` without crossing a single symlink; a symlink at the end
  * is opened itself. */
 static int open_below(int root_fd, const char *path)
@@ -64,10 +88,15 @@ static int open_below(int root_fd, const char *path)
         .flags = O_PATH | O_NOFOLLOW | O_CLOEXEC,
         .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
     };
+    int fd;
 
     if (path[1] == '\0')
         return fcntl(root_fd, F_DUPFD_CLOEXEC, 3);
-    return (int)syscall(SYS_openat2, root_fd, path + 1, &how, sizeof(how));
+    fd = (int)syscall(SYS_openat2, root_fd, path + 1, &how, sizeof(how));
+    /* Filters of container runtimes forbid what is newer than they are. */
+    if (fd < 0 && (errno == ENOSYS || errno == EPERM))
+        fd = walk_below(root_fd, path + 1);
+    return fd;
 }
 
 static int set_attributes(int tree_fd, uint64_t set, bool recursive)
@@ -265,10 +294,9 @@ static bool is_same(const struct stat *st, const struct bly_node *node)
     return st->st_dev == node->dev && st->st_ino == node->ino;
 }
 
-/* Opens what the plan saw, or fails: a path that now leads elsewhere is not what was granted. */
-static int open_source(struct build *b, const struct bly_step *step, struct bly_err *err)
+int bly_mounts_open_source(int host_fd, const struct bly_step *step, struct bly_err *err)
 {
-    bly_autofd int fd = open_below(b->host_fd, step->path);
+    bly_autofd int fd = open_below(host_fd, step->path);
     struct stat st;
 
     if (fd < 0)
@@ -336,7 +364,7 @@ static int clone_host(struct build *b, const struct bly_step *step, int *ret_fd,
 {
     bool recursive = step->kind != BLY_STEP_PIN_LINK;
     uint64_t attributes = quiet | (is_writable_kind(step->kind) ? 0 : MOUNT_ATTR_RDONLY);
-    bly_autofd int source = open_source(b, step, err);
+    bly_autofd int source = bly_mounts_open_source(b->host_fd, step, err);
     bly_autofd int tree = -EBADF;
 
     if (source < 0)
@@ -467,27 +495,59 @@ static const struct option device_links[] = {
     {"stderr", "/proc/self/fd/2"}, {"ptmx", "pts/ptmx"},
 };
 
-/* Puts one device of the host into the stage's /dev. What is there under the name of a device need
- * not be one (a planted file in its place would be handed to every program). */
+/* Below the O_PATH descriptor of the host's /dev. What is there under the name of a device need not
+ * be one (a planted file in its place would be handed to every program). */
+static int check_device(int fd, const struct device *device, struct bly_err *err)
+{
+    struct stat st;
+
+    if (fstat(fd, &st) < 0)
+        return bly_fail_sys(err, errno, "cannot look at the device %s", device->name);
+    if (!S_ISCHR(st.st_mode) || st.st_rdev != makedev(device->major, device->minor))
+        return bly_fail(err, BLY_ERR_SYSTEM, ENODEV,
+                        "%s of the host is not the device of that name", device->name);
+    return 0;
+}
+
+/* Puts one device of the host into the stage's /dev. */
 static int bind_device(struct build *b, int host_dev, int stage_dev, const struct device *device,
                        struct bly_err *err)
 {
     bly_autofd int tree = open_tree(host_dev, device->name,
                                     OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_SYMLINK_NOFOLLOW);
     bly_autofd int target = -EBADF;
-    struct stat st;
+    int r;
 
     if (tree < 0 && errno == ENOENT && device->optional)
         return 0;
-    if (tree < 0 || fstat(tree, &st) < 0)
+    if (tree < 0)
         return bly_fail_sys(err, errno, "cannot open the device %s", device->name);
-    if (!S_ISCHR(st.st_mode) || st.st_rdev != makedev(device->major, device->minor))
-        return bly_fail(err, BLY_ERR_SYSTEM, ENODEV,
-                        "%s of the host is not the device of that name", device->name);
+    r = check_device(tree, device, err);
+    if (r < 0)
+        return r;
     target = openat(stage_dev, device->name, O_CREAT | O_EXCL | O_RDONLY | O_CLOEXEC, 0444);
     if (target < 0 || attach(tree, target) < 0)
         return bly_fail_sys(err, errno, "cannot place the device %s", device->name);
     return bly_lock_allow(b->lock_fd, tree, BLY_LOCK_DEVICE, err);
+}
+
+int bly_mounts_allow_devices(int lock_fd, int host_dev, struct bly_err *err)
+{
+    for (size_t i = 0; i < BLY_LEN(devices); i++) {
+        bly_autofd int fd = openat(host_dev, devices[i].name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+        int r;
+
+        if (fd < 0 && errno == ENOENT && devices[i].optional)
+            continue;
+        if (fd < 0)
+            return bly_fail_sys(err, errno, "cannot open the device %s", devices[i].name);
+        r = check_device(fd, &devices[i], err);
+        if (r == 0)
+            r = bly_lock_allow(lock_fd, fd, BLY_LOCK_DEVICE, err);
+        if (r < 0)
+            return r;
+    }
+    return 0;
 }
 
 static int place_pts(struct build *b, int dev_tree, struct bly_err *err)

@@ -204,7 +204,7 @@ static int limit(int resource, rlim_t value, const char *what, struct bly_err *e
     return 0;
 }
 
-static int set_limits(enum bly_filter filter, struct bly_err *err)
+int bly_wall_set_limits(enum bly_filter filter, struct bly_err *err)
 {
     struct rlimit now = {0};
     int r = bly_wall_step("limits", err);
@@ -228,7 +228,7 @@ int bly_wall_seal(const struct bly_plan *plan, enum bly_filter filter, int *ret_
         return bly_fail(err, BLY_ERR_BUG, EINVAL, "this filter does not fit the plan");
     if (bly_supervise_needed(plan) && !ret_listener_fd)
         return bly_fail(err, BLY_ERR_BUG, EINVAL, "nobody to supervise");
-    r = set_limits(filter, err);
+    r = bly_wall_set_limits(filter, err);
     if (r == 0)
         r = drop_caps(plan, err);
     /* Nobody on the host may look into a helper; a program becomes dumpable again by execve. */

@@ -21,6 +21,7 @@ enum bly_filter {
     BLY_FILTER_HELPER,          /* allow-list: what fs/ops needs, nothing else */
     BLY_FILTER_PROCESS_OFFLINE, /* deny-list of spec 6.5 with the network group */
     BLY_FILTER_PROCESS_ONLINE,  /* deny-list with the network on */
+    BLY_FILTER_LOCKED,          /* on top of the two before: what else Landlock leaves open */
     BLY_FILTER_COUNT,
 };
 
@@ -62,6 +63,18 @@ int bly_wall_seal(const struct bly_plan *plan, enum bly_filter filter, int *ret_
  * files. Not before the fork: the program needs them to seal itself.
  */
 int bly_wall_seal_init(const struct bly_plan *plan, struct bly_err *err);
+
+/*
+ * Rung 2: the wall where namespaces cannot be used. Only for plans that bly_rung_choose() gives
+ * this rung. Both in the process that will run inside, which is an ordinary fork (clone flags 0) of
+ * a process outside of it: enter opens what the plan grants and applies no_new_privs and Landlock,
+ * seal is as above. "/" stays the host's. A failure means the same.
+ */
+int bly_wall_enter_locked(const struct bly_plan *plan, struct bly_err *err);
+int bly_wall_seal_locked(const struct bly_plan *plan, enum bly_filter filter, struct bly_err *err);
+
+/* bly_wall_seal_init() for the process that reaps for such a wall. It is not inside. */
+int bly_wall_seal_init_locked(struct bly_err *err);
 
 #ifdef BLY_FAULTS
 /* Failure injection: from now on the step with this number (from 1) fails with EIO; 0: none. */

@@ -51,6 +51,7 @@ static const struct evil_case {
     {"started with more descriptors than it says", "m", "f"},
     {"started with fewer descriptors than it says", "l", "f"},
     {"started with a strange mask", "M", "f"},
+    {"started behind a wall there is not", "g", "f"},
     {"somebody else is started, exited and failed", "uyvSX", "sx"},
     {"an unknown message", "t", "f"},
     {"a message for launchers", "L", "f"},
@@ -72,7 +73,8 @@ static void say(const struct evil *evil, uint32_t type, struct bly_buf *buf, siz
     (void)bly_wire_send(evil->sock, (enum bly_wire_type)type, buf, fds, n_fds, true);
 }
 
-static void say_started(const struct evil *evil, uint64_t id, unsigned mask, size_t n_fds)
+static void say_started_on(const struct evil *evil, uint64_t id, unsigned mask, size_t n_fds,
+                           unsigned rung)
 {
     bly_autobuf struct bly_buf buf;
 
@@ -80,7 +82,13 @@ static void say_started(const struct evil *evil, uint64_t id, unsigned mask, siz
     (void)bly_buf_put_u64(&buf, id);
     (void)bly_buf_put_u32(&buf, 1);
     (void)bly_buf_put_u8(&buf, (uint8_t)mask);
+    (void)bly_buf_put_u8(&buf, (uint8_t)rung);
     say(evil, BLY_WIRE_STARTED, &buf, n_fds);
+}
+
+static void say_started(const struct evil *evil, uint64_t id, unsigned mask, size_t n_fds)
+{
+    say_started_on(evil, id, mask, n_fds, 0);
 }
 
 static void say_exited(const struct evil *evil, uint64_t id)
@@ -150,6 +158,9 @@ static void do_deed(const struct evil *evil, char deed)
         break;
     case 'M':
         say_started(evil, evil->id, 255, 1);
+        break;
+    case 'g':
+        say_started_on(evil, evil->id, 2, 1, 3);
         break;
     case 'u':
         say_started(evil, other, 2, 1);

@@ -135,6 +135,12 @@ int bly_spawner_helper(struct bly_spawner *spawner, const struct bly_plan *plan,
     return bly_spawner_start(spawner, NULL, ops, arg, ret_child, err);
 }
 
+unsigned bly_child_rung(const struct bly_child *child)
+{
+    (void)child;
+    return 0;
+}
+
 void bly_child_signal(struct bly_child *child, int sig)
 {
     (void)child;
@@ -175,6 +181,12 @@ void bly_process_close(struct bly_process *closed)
 struct bly_process_state bly_process_state(const struct bly_process *asked)
 {
     return asked->state;
+}
+
+unsigned bly_process_rung(const struct bly_process *asked)
+{
+    (void)asked;
+    return 0;
 }
 
 const struct bly_ring *bly_process_ring(const struct bly_process *asked)
