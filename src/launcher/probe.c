@@ -40,7 +40,7 @@ static const struct trial {
     [BLY_WALL_PROCESS_ONLINE] = {DEFAULTS("enabled"), BLY_FOR_PROCESS, BLY_WALL_PROCESS},
     [BLY_WALL_NETWORK_ONLY] = {CONTEXT("{\"type\":\"managed\",\"network\":\"restricted\","
                                        "\"file_system\":{\"type\":\"unrestricted\"}}"),
-                               BLY_FOR_PROCESS, BLY_WALL_KINDS},
+                               BLY_FOR_PROCESS, BLY_WALL_PROCESS},
     [BLY_WALL_LANDLOCK] = {DEFAULTS("restricted"), BLY_FOR_HELPER, BLY_WALL_KINDS},
     [BLY_WALL_SUPERVISION] = {NULL, BLY_FOR_PROCESS, BLY_WALL_KINDS},
 };
