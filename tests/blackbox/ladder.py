@@ -1,0 +1,328 @@
+#!/usr/bin/env python3
+"""The ladder of walls as a black box: ladder.py BAILEY WITHOUT. What is served on which rung, and what is refused and
+how, for each thing a machine can lack; then attempts to get out on the second rung, each with its twin that succeeds.
+As the caller, and for root once more as an ordinary user. Prints a line a case, and 'N passed, N failed' last."""
+
+import base64
+import os
+import re
+import socket
+import subprocess
+import sys
+
+from yard import MINIMAL, NOBODY, Refused, Server, Yard, as_user, entry, profile
+
+BAILEY, WITHOUT = (os.path.abspath(path) for path in sys.argv[1:3])
+
+# One that an ordinary user may execute.
+PYTHON = "/usr/bin/python3" if os.path.exists("/usr/bin/python3") else sys.executable
+
+MANY = "Landlock alone cannot hold back parts of a directory that is granted"
+HIDE = "Landlock alone cannot hide files from a program"
+NETWORK = "Landlock alone cannot keep a program from the network"
+OPT_IN = "only with --allow-landlock-processes"
+NEITHER = "nor can Landlock"
+ABSENT = "names that do not exist yet cannot be protected"
+FILTER = "cannot make a system call filter"
+
+POLICIES = ["off", "read-all", "read-roots", "online", "workspace", "deny", "glob", "network-only"]
+
+
+def policies(ws):
+    return {
+        "off": None,
+        "read-all": profile(entry("/", "read")),
+        "read-roots": profile(MINIMAL, entry(ws, "read")),
+        "online": profile(entry("/", "read"), network="enabled"),
+        "workspace": profile(entry("/", "read"), entry(ws, "write")),
+        "deny": profile(entry("/", "read"), entry(ws + "/deny", "deny")),
+        "glob": profile(entry("/", "read"), {"path": {"type": "glob_pattern", "pattern": "**/*.env"},
+                                             "access": "deny"}, cwd=ws),
+        "network-only": profile(),
+    }
+
+
+# What is missing, and options of the server: what becomes of a file request and of a program, for each of POLICIES.
+# A number is the rung that serves it (0: no wall was asked for), a text is part of the refusal; a pair is for root and
+# for an ordinary user.
+ALL = {"fs": [0, 1, 1, 1, 1, 1, 1, 0], "process": [0, 1, 1, 1, 1, 1, 1, 1]}
+NO_NAMESPACES = {"fs": [0, 2, 2, 2, MANY, MANY, MANY, 0],
+                 "process": [0, OPT_IN, HIDE, OPT_IN, MANY, MANY, MANY, NETWORK]}
+NOTHING = {"fs": [0] + [NEITHER] * 6 + [0], "process": [0] + [NEITHER] * 7}
+MATRIX = [
+    ([], [], ALL),
+    (["namespaces"], [], NO_NAMESPACES),
+    # A wall around the network alone is built without a user namespace by those who may.
+    (["userns-limit"], [], {**NO_NAMESPACES, "process": NO_NAMESPACES["process"][:-1] + [(1, NETWORK)]}),
+    (["mounts"], [], NO_NAMESPACES),
+    (["namespaces"], ["--allow-landlock-fs"], {**NO_NAMESPACES, "fs": [0, 2, 2, 2, 2, 2, 2, 0]}),
+    (["namespaces"], ["--allow-landlock-processes"],
+     {**NO_NAMESPACES, "process": [0, 2, HIDE, 2, MANY, MANY, MANY, NETWORK]}),
+    (["namespaces", "openat2"], [], NO_NAMESPACES),
+    (["namespaces", "notify"], [], NO_NAMESPACES),
+    (["landlock"], [], ALL),
+    (["namespaces", "landlock"], ["--allow-landlock-fs", "--allow-landlock-processes"], NOTHING),
+    (["openat2"], [], ALL),
+    (["notify"], [], {**ALL, "process": [0, 1, 1, 1, ABSENT, 1, 1, 1]}),
+    (["netns"], [], {**ALL, "process": [0, OPT_IN, HIDE, 1, MANY, MANY, MANY, NETWORK]}),
+    (["seccomp"], [], {"fs": [0] + [FILTER] * 6 + [0], "process": [0] + [FILTER] * 7}),
+]
+# A machine may lack one of these itself: then no more can be served than on it.
+RUNG_OF_MACHINE = {(): 1, ("landlock",): 1, ("openat2",): 1, ("notify",): 1, ("namespaces", "landlock"): 3,
+                   ("seccomp",): 3}
+
+
+def make_workspace(yard):
+    yard.write("ws/file", "inside\n")
+    yard.write("ws/deny/secret", "denied\n")
+    yard.write("ws/a.env", "token\n")
+    yard.write("ws/.git/config", "[core]\n")
+    yard.write("out/secret", "secret\n")
+    return yard.path("ws")
+
+
+def before(missing, yard):
+    return [yard.program("without"), *missing, "--"] if missing else []
+
+
+def serve(server, kind, ws, sandbox):
+    """The outcome in the terms of the matrix: a rung, or the text of the refusal."""
+    log_before = len(server.log())
+    try:
+        if kind == "fs":
+            assert server.client.read_file(ws + "/file", sandbox) == "inside\n"
+        else:
+            assert server.client.run(["/bin/cat", ws + "/file"], ws, sandbox) == (0, "inside\n")
+    except Refused as refused:
+        return str(refused)
+    found = re.findall(r"(?:helper|process)-started .*?rung=(\d)", server.log()[log_before:])
+    return int(found[-1]) if found else 0
+
+
+def fits(outcome, expected):
+    if isinstance(expected, int):
+        return outcome == expected
+    return (isinstance(outcome, str) and outcome.startswith("-32603 sandbox unavailable: ") and
+            expected in outcome)
+
+
+class Results:
+    def __init__(self):
+        self.passed = self.failed = 0
+
+    def add(self, name, good, detail=""):
+        self.passed += good
+        self.failed += not good
+        if not good or os.environ.get("VERBOSE"):
+            print(("ok   " if good else "FAIL ") + name + (f": {detail}" if detail and not good else ""))
+
+
+def check_matrix(results, who, user):
+    with Yard(BAILEY, WITHOUT) as yard:
+        ws = make_workspace(yard)
+        if user is not None:
+            yard.give_to(user)
+        for missing, options, expected in MATRIX:
+            title = f"{who} without {' and '.join(missing) or 'nothing'} {' '.join(options)}".strip()
+            with Server(yard.program("bailey"), *options, before=before(missing, yard), user=user,
+                        log=yard.path("log")) as server:
+                told = server.client.environment["sandbox"]
+                rung = RUNG_OF_MACHINE.get(tuple(missing), 2)
+                results.add(f"{title}: environmentInfo tells the rung",
+                            told["rung"] == rung and ("reason" in told) == (missing not in ([], ["openat2"])), told)
+                results.add(f"{title}: the log tells it", f" sandbox rung={rung} " in server.log())
+                for kind in "fs", "process":
+                    for name, want in zip(POLICIES, expected[kind]):
+                        if isinstance(want, tuple):
+                            want = want[0 if (os.geteuid() if user is None else user) == 0 else 1]
+                        outcome = serve(server, kind, ws, policies(ws)[name])
+                        results.add(f"{title}: {kind}, {name} is {want}", fits(outcome, want), outcome)
+
+
+def check_pidfd(results, who, user):
+    with Yard(BAILEY, WITHOUT) as yard:
+        server = Server(yard.program("bailey"), before=before(["pidfd"], yard), user=user, log=yard.path("log"))
+        status = server.process.wait(60)
+        server.process.stdout.close()
+        results.add(f"{who} without pidfd: no server, and it says why", status == 1 and "pidfd_open" in server.log(),
+                    server.log())
+
+
+# ---- the second rung: (attempt, policy or None for the twin) -> whether it got through
+
+def gets(action, *arguments):
+    try:
+        return action(*arguments) is not False
+    except Refused:
+        return False
+
+
+def file_attempts(client, yard):
+    out, ws = yard.path("out"), yard.path("ws")
+    p = policies(ws)
+    return [
+        ("reading outside", lambda s: client.read_file(out + "/secret", s), p["read-roots"]),
+        ("listing outside", lambda s: client.call("fs/readDirectory", {"path": "file://" + out, "sandbox": s}),
+         p["read-roots"]),
+        ("metadata outside", lambda s: client.call("fs/getMetadata", {"path": "file://" + out, "sandbox": s}),
+         p["read-roots"]),
+        ("writing outside", lambda s: client.write_file(out + "/new", "x", s), p["workspace"]),
+        ("writing where only reading is granted", lambda s: client.write_file(ws + "/file", "inside\n", s),
+         p["read-all"]),
+        ("writing .git", lambda s: client.write_file(ws + "/.git/config", "[core]\n", s), p["workspace"]),
+        ("making .codex", lambda s: (client.call("fs/createDirectory", {
+            "path": "file://" + ws + "/.codex", "recursive": False, "sandbox": s}), os.rmdir(ws + "/.codex")),
+         p["workspace"]),
+        ("reading what is denied", lambda s: client.read_file(ws + "/deny/secret", s), p["deny"]),
+        ("reading what a pattern denies", lambda s: client.read_file(ws + "/a.env", s), p["glob"]),
+        ("reading another process's environment",
+         lambda s: client.read_file(f"/proc/{os.getpid()}/cmdline", s), p["read-all"]),
+        ("removing outside", lambda s: client.call("fs/remove", {
+            "path": "file://" + out + "/victim", "recursive": False, "force": False, "sandbox": s}), p["workspace"]),
+        ("copying in from outside", lambda s: client.call("fs/copy", {
+            "sourcePath": "file://" + out + "/secret", "destinationPath": "file://" + ws + "/copy",
+            "recursive": False, "sandbox": s}),
+         profile(MINIMAL, entry(ws, "write"))),
+    ]
+
+
+def file_controls(client, yard):
+    ws = yard.path("ws")
+    p = policies(ws)
+    return [
+        ("reading the workspace", lambda: client.read_file(ws + "/file", p["read-roots"]) == "inside\n"),
+        ("listing the root", lambda: "usr" in [e["fileName"] for e in client.call(
+            "fs/readDirectory", {"path": "file:///", "sandbox": p["read-all"]})["entries"]]),
+        ("reading /etc", lambda: client.read_file("/etc/passwd", p["read-all"]) != ""),
+        ("writing the workspace", lambda: client.write_file(ws + "/new", "x", p["workspace"])),
+        ("an effect on the disk", lambda: os.path.exists(ws + "/new")),
+    ]
+
+
+def check_file_attempts(results, who, user):
+    with Yard(BAILEY, WITHOUT) as yard:
+        make_workspace(yard)
+        yard.write("out/victim", "x")
+        if user is not None:
+            yard.give_to(user)
+        with Server(yard.program("bailey"), "--allow-landlock-fs", before=before(["namespaces"], yard), user=user,
+                    log=yard.path("log")) as server:
+            for name, action in file_controls(server.client, yard):
+                results.add(f"{who} rung 2, files: {name} works", gets(action))
+            for name, action, sandbox in file_attempts(server.client, yard):
+                results.add(f"{who} rung 2, files: {name} fails", not gets(action, sandbox))
+                results.add(f"{who} rung 2, files: {name} succeeds without a wall", gets(action, None))
+
+
+def program_attempts(yard, bystander, port):
+    """Shell commands that exit with 0 when they got through."""
+    out = yard.path("out")
+    call = f"exec {PYTHON} -c 'import "
+    return [
+        ("writing a file", f"echo x > {out}/secret"),
+        ("creating a file", f"echo x > {out}/planted && rm {out}/planted"),
+        ("removing and restoring", f"rm {out}/victim && echo x > {out}/victim"),
+        ("changing a mode", f"chmod 640 {out}/secret"),
+        ("changing a time", f"touch -d 2020-01-01 {out}/secret"),
+        ("an extended attribute", call + f"os; os.setxattr(\"{out}/secret\", \"user.x\", b\"1\")'"),
+        ("cutting a file short", call + f"os; os.truncate(\"{out}/secret\", 1)'"),
+        ("moving a directory", f"mv {out}/dir {out}/dir2 && mv {out}/dir2 {out}/dir"),
+        ("signalling a process", f"kill -0 {bystander}"),
+        ("reading a process's environment", f"cat /proc/{bystander}/environ > /dev/null"),
+        ("a process's memory", f"head -c 0 /proc/{bystander}/mem"),
+        ("a TCP connection", call + f"socket; socket.create_connection((\"127.0.0.1\", {port}))'"),
+        ("a UNIX socket", call + f"socket; socket.socket(socket.AF_UNIX).connect(\"{out}/socket\")'"),
+        ("System V shared memory", call + "ctypes; c = ctypes.CDLL(None); i = c.shmget(0, 4096, 0o1600); "
+                                   "assert i >= 0; c.shmctl(i, 0, None)'"),
+        ("limits of a process", call + f"resource; resource.prlimit({bystander}, resource.RLIMIT_CORE)'"),
+        ("priority of a process", call + f"os; os.setpriority(os.PRIO_PROCESS, {bystander}, 19)'"),
+    ]
+
+
+PROGRAM_CONTROLS = [
+    ("reading anything", "cat /etc/passwd /proc/cpuinfo > /dev/null"),
+    ("pipes and children", "echo a | cat | grep -q a"),
+    ("python", f"exec {PYTHON} -c 'import subprocess; subprocess.run([\"true\"], check=True)'"),
+    ("killing a child of its own", "sleep 60 & kill $!"),
+]
+
+
+def check_daemon(results, who, client, sandbox):
+    """What a program leaves behind ends with it, as it would with a pid namespace."""
+    code, output = client.run(["/bin/sh", "-c", "setsid sleep 300 > /dev/null 2>&1 & echo $!"], "/", sandbox)
+    alive = os.path.exists(f"/proc/{output.strip()}")
+    results.add(f"{who} rung 2, programs: a daemon ends with its program", code == 0 and not alive, output)
+
+
+def check_terminate(results, who, client, sandbox):
+    client.call("process/start", {"processId": "victim", "argv": ["/bin/sh", "-c",
+                                  "setsid sleep 301 & echo $!; trap '' TERM INT HUP; wait; wait"],
+                                  "cwd": "file:///", "env": {"PATH": "/usr/bin:/bin"}, "tty": False, "arg0": None,
+                                  "pipeStdin": False, "sandbox": sandbox})
+    read = client.call("process/read", {"processId": "victim", "afterSeq": 0, "waitMs": 20000})
+    pid = int(base64.b64decode(read["chunks"][0]["chunk"]))
+    client.call("process/terminate", {"processId": "victim"})
+    seq = read["nextSeq"] - 1
+    while not read["closed"]:
+        read = client.call("process/read", {"processId": "victim", "afterSeq": seq, "waitMs": 20000})
+        seq = read["nextSeq"] - 1
+    results.add(f"{who} rung 2, programs: terminating takes everything along",
+                not os.path.exists(f"/proc/{pid}") and read["exitCode"] == 128 + 9, read)
+
+
+def check_program_attempts(results, who, user):
+    with Yard(BAILEY, WITHOUT) as yard, socket.socket() as tcp, socket.socket(socket.AF_UNIX) as unix:
+        ws = make_workspace(yard)
+        yard.write("out/victim", "x")
+        yard.write("out/dir/file", "x")
+        tcp.bind(("127.0.0.1", 0))
+        tcp.listen()
+        unix.bind(yard.path("out/socket"))
+        unix.listen()
+        if user is not None:
+            yard.give_to(user)
+        bystander = subprocess.Popen(["/bin/sleep", "600"], **as_user(user))
+        try:
+            with Server(yard.program("bailey"), "--allow-landlock-processes", before=before(["namespaces"], yard),
+                        user=user, log=yard.path("log")) as server:
+                sandbox = policies(ws)["read-all"]
+                for name, command in PROGRAM_CONTROLS:
+                    result = server.client.run(["/bin/sh", "-c", command], "/", sandbox)
+                    results.add(f"{who} rung 2, programs: {name} works", result[0] == 0, result)
+                for name, command in program_attempts(yard, bystander.pid, tcp.getsockname()[1]):
+                    result = server.client.run(["/bin/sh", "-c", command], "/", sandbox)
+                    results.add(f"{who} rung 2, programs: {name} fails", result[0] != 0, result)
+                    result = server.client.run(["/bin/sh", "-c", command], "/")
+                    results.add(f"{who} rung 2, programs: {name} succeeds without a wall", result[0] == 0, result)
+                check_daemon(results, who, server.client, sandbox)
+                check_terminate(results, who, server.client, sandbox)
+        finally:
+            bystander.kill()
+            bystander.wait()
+
+
+def what_is_missing():
+    """A reason to skip, or None: these tests take things away from a machine that has them all."""
+    with Yard(BAILEY) as yard:
+        with Server(yard.program("bailey"), log=yard.path("log")) as server:
+            told = server.client.environment["sandbox"]
+    if told["rung"] == 1 and told["landlock"] >= 6 and "reason" not in told:
+        return None
+    return f"this machine offers {told}"
+
+
+def main():
+    results = Results()
+    missing = what_is_missing()
+    if missing:
+        print(f"skipped: {missing}")
+        return 1 if os.environ.get("BLY_MUST_RUN") else 77
+    for who, user in [("as caller", None)] + ([("as uid 65534", NOBODY)] if os.geteuid() == 0 else []):
+        for check in check_matrix, check_pidfd, check_file_attempts, check_program_attempts:
+            check(results, who, user)
+    print(f"{results.passed} passed, {results.failed} failed")
+    return 1 if results.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
