@@ -20,8 +20,16 @@ void bly_cli_exec_server_help(FILE *out);
 int bly_cli_fs_helper(int argc, char **argv);
 void bly_cli_fs_helper_help(FILE *out);
 
-/* The whole program under the name bailey-linux-sandbox: argv[0] is that name. */
+/* One command behind a wall. */
 int bly_cli_sandbox(int argc, char **argv);
+void bly_cli_sandbox_help(FILE *out);
+
+/* What this machine can enforce. */
+int bly_cli_doctor(int argc, char **argv);
+void bly_cli_doctor_help(FILE *out);
+
+/* The whole program under the name bailey-linux-sandbox: argv[0] is that name. */
+int bly_cli_linux_sandbox(int argc, char **argv);
 
 /* "Error: TEXT" on stderr, with the protocol's words when the kernel said no. */
 void bly_cli_error(const struct bly_err *err);

@@ -16,6 +16,9 @@ static const struct command {
     void (*help)(FILE *out);
 } commands[] = {
     {"exec-server", "serve agents over WebSocket or standard input and output", bly_cli_exec_server, bly_cli_exec_server_help},
+    {"sandbox", "run one command behind a wall", bly_cli_sandbox, bly_cli_sandbox_help},
+    {"doctor", "say what this machine can enforce, and how to get the rest", bly_cli_doctor,
+     bly_cli_doctor_help},
     {"fs-helper", "carry out one file operation, from stdin to stdout", bly_cli_fs_helper,
      bly_cli_fs_helper_help},
 };
@@ -97,7 +100,7 @@ int main(int argc, char **argv)
     const struct command *command;
 
     if (argc > 0 && bly_wrapper_recognise(argv[0]))
-        return bly_cli_sandbox(argc, argv);
+        return bly_cli_linux_sandbox(argc, argv);
     if (argc < 2) {
         print_help(stderr);
         return BLY_EXIT_USAGE;

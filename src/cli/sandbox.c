@@ -1,242 +1,479 @@
 #include <errno.h>
-#include <fcntl.h>
-#include <grp.h>
-#include <poll.h>
-#include <signal.h>
+#include <getopt.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/resource.h>
-#include <sys/signalfd.h>
-#include <sys/socket.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/buf.h"
 #include "base/cleanup.h"
 #include "base/err.h"
+#include "base/path.h"
 #include "cli/cli.h"
-#include "launcher/child.h"
-#include "launcher/exec.h"
-#include "launcher/report.h"
-#include "launcher/request.h"
+#include "cli/explain.h"
+#include "cli/walled.h"
+#include "launcher/probe.h"
 #include "sandbox/enforce/wall.h"
-#include "sandbox/plan/plan.h"
 #include "sandbox/policy/policy.h"
 #include "sandbox/policy/wrapper.h"
 #include "server/environment.h"
 
-/*
- * The program under the name bailey-linux-sandbox: puts itself between its caller and one command,
- * builds the wall the arguments describe, and passes signals and the exit status along. Whatever
- * goes wrong before the command runs is an error here: it is never run with less.
- */
 enum {
-    EXIT_NO_WALL = 125, /* as env(1): our own failure */
-    EXIT_NOT_RUNNABLE = 126,
-    EXIT_NOT_FOUND = 127,
-    FIRST_FREE_FD = 16, /* above the numbers launcher/child.c moves things to */
-    PLAN_BYTES_MAX = 64 << 20,
+    POLICY_BYTES_MAX = 16 << 20,
+    MAX_GRANTS = 1024, /* --read, --write and --deny together */
 };
 
-static int fail(const struct bly_err *err)
+/* ---- the program bailey-linux-sandbox ------------------------------------------------------- */
+
+/* Whatever goes wrong before the command runs is an error here: it is never run with less. */
+static int run_wrapper(int argc, char **argv, const struct bly_environment_facts *facts,
+                       struct bly_err *err)
 {
-    if (err->kind != BLY_ERR_SPAWN) {
-        (void)fprintf(stderr, "bailey-linux-sandbox: %s\n", err->text);
-        return EXIT_NO_WALL;
-    }
-    (void)fprintf(stderr, "bailey-linux-sandbox: %s: %s\n", err->text, bly_errno_text(err->sys));
-    return err->sys == ENOENT ? EXIT_NOT_FOUND : EXIT_NOT_RUNNABLE;
+    struct bly_wrapper wrapper;
+    struct bly_walled walled;
+    int r = bly_wrapper_parse(argv, (size_t)argc, &facts->policy_env, &wrapper, err);
+
+    if (r < 0)
+        return r;
+    walled = (struct bly_walled){
+        .policy = wrapper.policy,
+        .command = argv + wrapper.command_index,
+        .cwd = wrapper.command_cwd ? wrapper.command_cwd : facts->cwd,
+    };
+    r = bly_walled_run(&walled, err);
+    bly_wrapper_deinit(&wrapper);
+    return r;
 }
 
-static void block_signals(sigset_t *ret_before)
+int bly_cli_linux_sandbox(int argc, char **argv)
 {
-    sigset_t all;
-
-    (void)sigfillset(&all);
-    (void)sigprocmask(SIG_SETMASK, &all, ret_before);
-    for (int sig = 1; sig < NSIG; sig++)
-        (void)signal(sig, SIG_DFL); /* ignored ones survive an exec */
-}
-
-static int run_without_wall(char **command, const char *cwd, struct bly_err *err)
-{
-    sigset_t none;
+    struct bly_environment_facts facts;
+    struct bly_err err;
     int r;
 
-    block_signals(&none);
-    (void)sigemptyset(&none);
-    (void)sigprocmask(SIG_SETMASK, &none, NULL);
-    if (chdir(cwd) < 0)
-        return bly_fail_sys(err, errno, "cannot change to %s", cwd);
-    r = bly_exec(command[0], command, environ);
-    return bly_fail(err, BLY_ERR_SPAWN, -r, "cannot execute %s", command[0]);
+    bly_err_clear(&err);
+    r = bly_environment_facts_init(&facts, &err);
+    if (r < 0)
+        return bly_walled_fail("bailey-linux-sandbox", &err);
+    r = run_wrapper(argc, argv, &facts, &err);
+    bly_environment_facts_deinit(&facts);
+    return r < 0 ? bly_walled_fail("bailey-linux-sandbox", &err) : r;
 }
 
-static int move_up(int fd)
+/* ---- bailey sandbox: options ---------------------------------------------------------------- */
+
+/* Where the policy comes from. */
+enum source { GRANTS, READ_ONLY, WORKSPACE_WRITE, POLICY_FILE, PROFILE };
+
+struct grant {
+    const char *access;
+    const char *path;
+};
+
+struct settings {
+    enum source source;
+    bool has_source;
+    const char *source_text;
+    struct grant grants[MAX_GRANTS];
+    size_t n_grants;
+    const char *cwd;
+    bool network, explain, json, allow_landlock, help;
+};
+
+static int set_source(struct settings *settings, enum source source, const char *text)
 {
-    int moved = fcntl(fd, F_DUPFD_CLOEXEC, FIRST_FREE_FD);
-
-    return moved < 0 ? -errno : moved;
-}
-
-/* What the child expects to find where, see launcher/child.c. */
-static int arrange_fds(struct bly_child_setup *setup, int *ret_report_fd, struct bly_err *err)
-{
-    bly_autofd int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
-    bly_autofd int ours = -EBADF, theirs = -EBADF;
-    int pair[2];
-
-    if (null_fd < 0)
-        return bly_fail_sys(err, errno, "cannot open /dev/null");
-    for (int i = 0; i < 3; i++) {
-        setup->stdio[i] = move_up(fcntl(i, F_GETFD) < 0 ? null_fd : i);
-        if (setup->stdio[i] < 0)
-            return bly_fail_sys(err, -setup->stdio[i], "cannot pass on descriptor %d", i);
-    }
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
-        return bly_fail_sys(err, errno, "cannot make a socket pair");
-    ours = pair[0];
-    theirs = pair[1];
-    *ret_report_fd = move_up(ours);
-    setup->report_fd = move_up(theirs);
-    if (*ret_report_fd < 0 || setup->report_fd < 0 || dup2(null_fd, STDIN_FILENO) < 0)
-        return bly_fail_sys(err, EMFILE, "cannot arrange descriptors");
+    if (settings->has_source)
+        return -EEXIST;
+    settings->has_source = true;
+    settings->source = source;
+    settings->source_text = text;
     return 0;
 }
 
-static pid_t clone_child(const struct bly_plan *plan, const struct bly_child_setup *setup)
+static int set_policy(struct settings *settings, const char *value)
 {
-    pid_t pid;
-
-    /* They stay effective in a new user namespace and cannot be dropped in there. */
-    (void)setgroups(0, NULL);
-    pid = (pid_t)syscall(SYS_clone, (unsigned long)bly_wall_clone_flags(plan) | SIGCHLD, 0UL, 0UL,
-                         0UL, 0UL);
-    if (pid == 0)
-        bly_child_walled(setup);
-    return pid;
+    return set_source(settings, POLICY_FILE, value);
 }
 
-static int exit_status(int status)
+static int set_profile(struct settings *settings, const char *value)
 {
-    return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+    return set_source(settings, PROFILE, value);
 }
 
-static void pass_signals(int signal_fd, int report_fd)
+static int set_read_only(struct settings *settings, const char *value)
 {
-    struct signalfd_siginfo info;
+    return set_source(settings, READ_ONLY, value);
+}
 
-    while (read(signal_fd, &info, sizeof(info)) == sizeof(info)) {
-        const struct bly_order order = {.sig = (int)info.ssi_signo};
+static int set_workspace_write(struct settings *settings, const char *value)
+{
+    return set_source(settings, WORKSPACE_WRITE, value);
+}
 
-        (void)send(report_fd, &order, sizeof(order), MSG_NOSIGNAL | MSG_DONTWAIT);
+static int add_grant(struct settings *settings, const char *access, const char *path)
+{
+    if (settings->n_grants == MAX_GRANTS)
+        return -E2BIG;
+    if (path[0] == '\0')
+        return -EINVAL;
+    settings->grants[settings->n_grants++] = (struct grant){access, path};
+    return 0;
+}
+
+static int add_write(struct settings *settings, const char *value)
+{
+    return add_grant(settings, "write", value);
+}
+
+static int add_read(struct settings *settings, const char *value)
+{
+    return add_grant(settings, "read", value);
+}
+
+static int add_deny(struct settings *settings, const char *value)
+{
+    return add_grant(settings, "deny", value);
+}
+
+static int set_cwd(struct settings *settings, const char *value)
+{
+    settings->cwd = value;
+    return 0;
+}
+
+static int set_network(struct settings *settings, const char *value)
+{
+    (void)value;
+    settings->network = true;
+    return 0;
+}
+
+static int set_explain(struct settings *settings, const char *value)
+{
+    (void)value;
+    settings->explain = true;
+    return 0;
+}
+
+static int set_json(struct settings *settings, const char *value)
+{
+    (void)value;
+    settings->json = true;
+    return 0;
+}
+
+static int set_allow_landlock(struct settings *settings, const char *value)
+{
+    (void)value;
+    settings->allow_landlock = true;
+    return 0;
+}
+
+static int set_help(struct settings *settings, const char *value)
+{
+    (void)value;
+    settings->help = true;
+    return 0;
+}
+
+static const struct setting {
+    const char *name;
+    const char *argument; /* NULL: takes none */
+    int (*set)(struct settings *settings, const char *value);
+    const char *sentence;
+} table[] = {
+    {"read-only", NULL, set_read_only,
+     "read everything, write nothing (what is done without options)"},
+    {"workspace-write", NULL, set_workspace_write,
+     "read everything, write the working directory, /tmp and $TMPDIR"},
+    {"policy", "FILE", set_policy,
+     "the policy in FILE, in either form of a sandbox member; - is stdin"},
+    {"profile-json", "TEXT", set_profile,
+     "a permission profile, as in the permissions of that member"},
+    {"write", "PATH", add_write, "grant PATH, to read and to write"},
+    {"read", "PATH", add_read,
+     "grant PATH to read; then nothing is read but what is granted and the system's own "
+     "directories"},
+    {"deny", "PATH", add_deny, "deny PATH, also where more is granted"},
+    {"network", NULL, set_network, "let the command use the network"},
+    {"cwd", "DIR", set_cwd, "the directory the command starts in (this one)"},
+    {"allow-landlock-processes", NULL, set_allow_landlock,
+     "without namespaces: let a command that may read everything and write nothing run behind "
+     "Landlock alone"},
+    {"explain", NULL, set_explain,
+     "run nothing, show the policy and what would be enforced, and why"},
+    {"json", NULL, set_json, "with --explain: as JSON"},
+    {"help", NULL, set_help, "show this"},
+};
+
+void bly_cli_sandbox_help(FILE *out)
+{
+    (void)fputs("usage: bailey sandbox [OPTION...] [--] COMMAND [ARGUMENT...]\n"
+                "       bailey sandbox --explain [OPTION...]\n\n"
+                "Runs a command behind the wall that the server puts around programs. Protected\n"
+                "names (.git, .agents, .codex, .aws) in what it may write stay read-only.\n\n",
+                out);
+    for (size_t i = 0; i < BLY_LEN(table); i++)
+        (void)fprintf(out, "  --%s%s%s\n        %s\n", table[i].name, table[i].argument ? " " : "",
+                      table[i].argument ? table[i].argument : "", table[i].sentence);
+    (void)fputs("\nExit status: that of the command, 128 + N when signal N ended it; 125 when the\n"
+                "arguments are wrong or the wall cannot be built, 126 when the command cannot be\n"
+                "executed, 127 when it is not found.\n",
+                out);
+}
+
+static void make_options(struct option options[BLY_LEN(table) + 1])
+{
+    for (size_t i = 0; i < BLY_LEN(table); i++)
+        options[i] = (struct option){.name = table[i].name,
+                                     .has_arg = table[i].argument ? required_argument : no_argument,
+                                     .val = (int)i};
+    options[BLY_LEN(table)] = (struct option){0};
+}
+
+static int complain(const char *option, int r)
+{
+    (void)fprintf(stderr, "bailey sandbox: --%s: %s\n", option,
+                  r == -EEXIST  ? "a policy was given already"
+                  : r == -E2BIG ? "too many paths"
+                                : "an empty path");
+    return r;
+}
+
+static int parse(struct settings *settings, int argc, char **argv)
+{
+    struct option options[BLY_LEN(table) + 1];
+    int row, r;
+
+    make_options(options);
+    optind = 1;
+    /* "+": what belongs to the command is not ours. */
+    while ((row = getopt_long(argc, argv, "+", options, NULL)) != -1) {
+        if (row == '?')
+            return -EINVAL;
+        r = table[row].set(settings, optarg);
+        if (r < 0)
+            return complain(table[row].name, r);
     }
+    return 0;
 }
 
-/* Until the command has ended; its exit status. */
-static int supervise(int report_fd, int signal_fd, struct bly_err *err)
+/* What makes no sense together. NULL: nothing. */
+static const char *find_contradiction(const struct settings *settings, bool has_command)
 {
-    for (;;) {
-        struct pollfd fds[] = {{.fd = report_fd, .events = POLLIN},
-                               {.fd = signal_fd, .events = POLLIN}};
-        bly_autofd int fd = -EBADF; /* Only programs with a terminal of their own send one. */
-        struct bly_report report = {0};
-        int r;
+    bool ready_made = settings->source == POLICY_FILE || settings->source == PROFILE;
 
-        (void)poll(fds, BLY_LEN(fds), -1);
-        pass_signals(signal_fd, report_fd);
-        r = bly_report_read(report_fd, &report, &fd);
-        if (r == -EAGAIN || (r == 0 && report.type == BLY_REPORT_STARTED))
-            continue;
-        if (r == 0 && report.type == BLY_REPORT_EXITED)
-            return exit_status(report.status);
-        if (r == 0)
-            *err = report.err;
-        else
-            (void)bly_fail(err, BLY_ERR_UNSUPPORTED, EPIPE,
-                           "the sandbox ended before its command did");
-        return -EPIPE;
+    if (ready_made && settings->n_grants > 0)
+        return "--write, --read and --deny do not go with a ready-made policy";
+    if (ready_made && settings->network)
+        return "--network does not go with a ready-made policy";
+    if (settings->json && !settings->explain)
+        return "--json goes with --explain";
+    if (!has_command && !settings->explain)
+        return "no command";
+    return NULL;
+}
+
+/* ---- bailey sandbox: the policy ------------------------------------------------------------- */
+
+static int absolute(const char *base, const char *path, char **ret_path, struct bly_err *err)
+{
+    *ret_path = NULL;
+    if (path[0] != '/')
+        *ret_path = bly_path_join(base, path);
+    else if (bly_path_normalise(path, strlen(path), ret_path) == -EINVAL)
+        return bly_fail(err, BLY_ERR_INVALID, EINVAL, "this is no path: %s", path);
+    return *ret_path != NULL ? 0 : bly_fail_sys(err, ENOMEM, "cannot keep %s", path);
+}
+
+static void add_uri(struct bly_buf *buf, const char *path)
+{
+    (void)bly_buf_add_char(buf, '"');
+    (void)bly_path_to_uri(buf, path);
+    (void)bly_buf_add_char(buf, '"');
+}
+
+static void add_special(struct bly_buf *buf, const char *kind, const char *access)
+{
+    (void)bly_buf_printf(buf,
+                         "{\"path\":{\"type\":\"special\",\"value\":{\"kind\":\"%s\"}},"
+                         "\"access\":\"%s\"},",
+                         kind, access);
+}
+
+/* Relative ones start where we are, not where the command does. */
+static int add_grants(const struct settings *settings, const char *here, struct bly_buf *buf,
+                      struct bly_err *err)
+{
+    for (size_t i = 0; i < settings->n_grants; i++) {
+        bly_autofree char *path = NULL;
+        int r = absolute(here, settings->grants[i].path, &path, err);
+
+        if (r < 0)
+            return r;
+        (void)bly_buf_add_str(buf, "{\"path\":{\"type\":\"path\",\"path\":");
+        add_uri(buf, path);
+        (void)bly_buf_printf(buf, "},\"access\":\"%s\"},", settings->grants[i].access);
     }
+    return buf->error;
 }
 
-static int open_signals(void)
+static bool restricts_reading(const struct settings *settings)
 {
-    static const int passed[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
-    sigset_t set;
-
-    (void)sigemptyset(&set);
-    for (size_t i = 0; i < BLY_LEN(passed); i++)
-        (void)sigaddset(&set, passed[i]);
-    return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    for (size_t i = 0; i < settings->n_grants; i++)
+        if (strcmp(settings->grants[i].access, "read") == 0)
+            return true;
+    return false;
 }
 
-static int run_with_plan(const struct bly_plan *plan, char **command, char *cwd,
-                         struct bly_err *err)
+static int add_made_profile(const struct settings *settings, const char *here, struct bly_buf *buf,
+                            struct bly_err *err)
 {
-    bly_autobuf struct bly_buf packed;
-    struct bly_request request = {.argv = command, .arg0 = command[0], .envp = environ, .cwd = cwd};
-    struct bly_child_setup setup = {.request = &request, .parent = getpid(), .helper_fd = -EBADF};
-    int report_fd = -EBADF, signal_fd, r;
-    sigset_t before;
-
-    bly_buf_init(&packed, PLAN_BYTES_MAX);
-    r = bly_plan_pack(plan, &packed);
-    if (r < 0)
-        return bly_fail_sys(err, -r, "cannot pack the plan");
-    request.plan = packed.data;
-    request.plan_len = packed.len;
-    if (getrlimit(RLIMIT_NOFILE, &setup.nofile) < 0)
-        return bly_fail_sys(err, errno, "cannot read limits");
-
-    block_signals(&before);
-    signal_fd = open_signals();
-    if (signal_fd < 0)
-        return bly_fail_sys(err, errno, "no signalfd");
-    r = arrange_fds(&setup, &report_fd, err);
-    if (r == 0)
-        r = bly_wall_prepare(err);
-    if (r < 0)
-        return r;
-    if (clone_child(plan, &setup) < 0)
-        return bly_fail(err, BLY_ERR_UNSUPPORTED, errno,
-                        "sandbox unavailable: the kernel refuses new namespaces: %s",
-                        bly_errno_text(errno));
-    (void)close(setup.report_fd);
-    return supervise(report_fd, signal_fd, err);
-}
-
-static int run(const struct bly_wrapper *wrapper, char **command, char *cwd, struct bly_err *err)
-{
-    struct bly_plan *plan;
     int r;
 
-    if (!wrapper->policy->wall && wrapper->policy->network)
-        return run_without_wall(command, cwd, err);
-    r = bly_plan_make(wrapper->policy, BLY_FOR_PROCESS, &bly_probe_disk, NULL, 0, &plan, err);
+    (void)bly_buf_printf(buf,
+                         "{\"type\":\"managed\",\"network\":\"%s\",\"file_system\":"
+                         "{\"type\":\"restricted\",\"entries\":[",
+                         settings->network ? "enabled" : "restricted");
+    add_special(buf, restricts_reading(settings) ? "minimal" : "root", "read");
+    if (settings->source == WORKSPACE_WRITE) {
+        add_special(buf, "project_roots", "write");
+        add_special(buf, "slash_tmp", "write");
+        add_special(buf, "tmpdir", "write");
+    }
+    r = add_grants(settings, here, buf, err);
+    if (r == 0 && buf->error == 0)
+        buf->len--; /* the last comma */
+    (void)bly_buf_add_str(buf, "]}}");
+    return r < 0 ? r : buf->error;
+}
+
+static int read_policy(const char *path, struct bly_buf *buf, struct bly_err *err)
+{
+    FILE *file = strcmp(path, "-") == 0 ? stdin : fopen(path, "re");
+    size_t n;
+
+    if (file == NULL)
+        return bly_fail_sys(err, errno, "cannot open %s", path);
+    do {
+        if (bly_buf_reserve(buf, 4096) < 0)
+            break;
+        n = fread(buf->data + buf->len, 1, 4096, file);
+        buf->len += n;
+    } while (n > 0);
+    if (ferror(file))
+        (void)bly_fail_sys(err, errno, "cannot read %s", path);
+    else if (buf->error < 0)
+        (void)bly_fail(err, BLY_ERR_LIMIT, EFBIG, "%s is too large for a policy", path);
+    else
+        (void)bly_buf_add_char(buf, '\0');
+    if (file != stdin)
+        (void)fclose(file);
+    if (err->kind == BLY_ERR_NONE && memchr(buf->data, '\0', buf->len - 1) != NULL)
+        return bly_fail(err, BLY_ERR_INVALID, EINVAL, "%s is no text", path);
+    return err->kind == BLY_ERR_NONE ? 0 : -EINVAL;
+}
+
+/* The sandbox member that a client would send. */
+static int write_context(const struct settings *settings, const char *here, const char *cwd,
+                         struct bly_buf *buf, struct bly_err *err)
+{
+    int r = 0;
+
+    if (settings->source == POLICY_FILE)
+        return read_policy(settings->source_text, buf, err);
+    (void)bly_buf_add_str(buf, "{\"windowsSandboxLevel\":\"disabled\",\"cwd\":");
+    add_uri(buf, cwd);
+    (void)bly_buf_add_str(buf, ",\"workspaceRoots\":[");
+    add_uri(buf, cwd);
+    (void)bly_buf_add_str(buf, "],\"permissions\":");
+    if (settings->source == PROFILE)
+        (void)bly_buf_add_str(buf, settings->source_text);
+    else
+        r = add_made_profile(settings, here, buf, err);
+    (void)bly_buf_add_str(buf, "}");
+    (void)bly_buf_add_char(buf, '\0');
+    return r < 0 ? r : buf->error;
+}
+
+static int make_policy(const struct settings *settings, const struct bly_environment_facts *facts,
+                       const char *cwd, struct bly_policy **ret_policy, struct bly_err *err)
+{
+    /* The workspace of form A. */
+    const struct bly_policy_env env = {.cwd = cwd, .tmpdir = facts->policy_env.tmpdir};
+    bly_autobuf struct bly_buf context;
+    int r;
+
+    bly_buf_init(&context, POLICY_BYTES_MAX);
+    r = write_context(settings, facts->cwd, cwd, &context, err);
+    if (r == 0)
+        r = bly_policy_parse_text((const char *)context.data, &env, ret_policy, err);
+    if (r < 0 && err->kind == BLY_ERR_NONE)
+        (void)bly_fail_sys(err, -r, "cannot read the policy");
+    return r < 0 ? bly_because(err, r, "policy") : 0;
+}
+
+/* ---- bailey sandbox ------------------------------------------------------------------------- */
+
+static int explain(const struct settings *settings, const struct bly_policy *policy,
+                   struct bly_err *err)
+{
+    struct bly_features features;
+    int r = bly_wall_prepare(err);
+
     if (r < 0)
         return r;
-    r = run_with_plan(plan, command, cwd, err);
-    bly_plan_free(plan);
+    bly_probe_features(&features);
+    features.allow_processes = settings->allow_landlock;
+    return bly_explain(policy, &features, settings->json, err);
+}
+
+static int run(const struct settings *settings, const struct bly_environment_facts *facts,
+               char **command, struct bly_err *err)
+{
+    bly_autofree char *cwd = NULL;
+    struct bly_policy *policy = NULL;
+    struct bly_walled walled = {.command = command, .own_terminal = true};
+    int r = absolute(facts->cwd, settings->cwd ? settings->cwd : ".", &cwd, err);
+
+    if (r == 0)
+        r = make_policy(settings, facts, cwd, &policy, err);
+    if (r < 0)
+        return r;
+    walled.policy = policy;
+    walled.cwd = cwd;
+    walled.allow_landlock = settings->allow_landlock;
+    r = settings->explain ? explain(settings, policy, err) : bly_walled_run(&walled, err);
+    (void)bly_policy_unref(policy);
     return r;
 }
 
 int bly_cli_sandbox(int argc, char **argv)
 {
+    static struct settings settings; /* large */
     struct bly_environment_facts facts;
-    struct bly_wrapper wrapper;
+    const char *contradiction = NULL;
     struct bly_err err;
-    int r;
+    int r = parse(&settings, argc, argv);
 
     bly_err_clear(&err);
-    if (bly_environment_facts_init(&facts, &err) < 0)
-        return fail(&err);
-    r = bly_wrapper_parse(argv, (size_t)argc, &facts.policy_env, &wrapper, &err);
-    if (r == 0) {
-        r = run(&wrapper, argv + wrapper.command_index,
-                wrapper.command_cwd ? wrapper.command_cwd : facts.cwd, &err);
-        bly_wrapper_deinit(&wrapper);
+    if (r == 0 && settings.help) {
+        bly_cli_sandbox_help(stdout);
+        return 0;
     }
+    if (r == 0)
+        contradiction = find_contradiction(&settings, optind < argc);
+    if (contradiction)
+        (void)fprintf(stderr, "bailey sandbox: %s\n", contradiction);
+    if (r < 0 || contradiction) {
+        (void)fputs("Try 'bailey help sandbox'.\n", stderr);
+        return BLY_EXIT_NO_WALL;
+    }
+    r = bly_environment_facts_init(&facts, &err);
+    if (r < 0)
+        return bly_walled_fail("bailey sandbox", &err);
+    r = run(&settings, &facts, argv + optind, &err);
     bly_environment_facts_deinit(&facts);
-    return r < 0 ? fail(&err) : r;
+    return r < 0 ? bly_walled_fail("bailey sandbox", &err) : r;
 }

@@ -181,6 +181,7 @@ static _Noreturn void run_program(const struct bly_child_setup *setup, const str
     char go;
     int r;
 
+    die_with_parent();
     for (int i = 0; i < 3; i++)
         inherit_fd(BLY_INIT_STDIO_FD + i, i);
     move_fd(sync_fd, SYNC_FD);
@@ -238,7 +239,9 @@ void bly_child_walled(const struct bly_child_setup *setup)
     (void)prctl(PR_SET_NAME, "bailey-init");
 
     plan = build_wall(setup);
-    if (!is_pid_1 && prctl(PR_SET_CHILD_SUBREAPER, 1) < 0)
+    /* Then nothing would end what is inside if this process were killed along with its parent. The
+     * end of its socket tells it the same, and it cleans up first. */
+    if (!is_pid_1 && (prctl(PR_SET_CHILD_SUBREAPER, 1) < 0 || prctl(PR_SET_PDEATHSIG, 0) < 0))
         _exit(BLY_CHILD_FAILED);
     if (setup->request->tty)
         open_terminal_inside();

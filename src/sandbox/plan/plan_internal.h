@@ -36,6 +36,9 @@ struct bly_step {
     struct bly_node node; /* what the plan saw at `path` on the host; compared again at use */
 };
 
+/* The word of bly_plan_print(). */
+const char *bly_step_name(enum bly_step_kind kind);
+
 /* True for a surface on which mount points are created. */
 static inline bool bly_step_is_private(const struct bly_step *step)
 {

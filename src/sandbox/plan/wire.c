@@ -228,6 +228,11 @@ static const char *const step_names[BLY_STEP_KINDS] = {
     [BLY_STEP_LINK] = "link",
 };
 
+const char *bly_step_name(enum bly_step_kind kind)
+{
+    return step_names[kind];
+}
+
 /* Names may hold anything but NUL; a newline in one must not look like a step. */
 static void print_name(struct bly_buf *buf, const char *name)
 {

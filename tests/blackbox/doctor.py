@@ -1,0 +1,94 @@
+#!/usr/bin/env python3
+"""`bailey doctor` as a black box: doctor.py BAILEY WITHOUT. What it says of this machine, and of the same machine with
+things taken away. Prints a line a failure, and 'N passed, N failed' last."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+from yard import NOBODY, Yard, as_user
+
+BAILEY, WITHOUT = (os.path.abspath(path) for path in sys.argv[1:3])
+
+CHECKS = {"kernel", "user", "outer-filter", "user-namespaces", "max-user-namespaces", "unprivileged-userns-clone",
+          "apparmor", "mount-namespaces", "pid-namespaces", "net-namespaces", "mount-interface", "proc", "landlock",
+          "seccomp", "seccomp-notify", "openat2", "pidfd", "inotify", "cgroup", "descriptors", "yama", "wall-files",
+          "wall-programs", "wall-programs-online", "wall-network"}
+POLICIES = ["files-read", "files-write", "programs-read", "programs-roots", "programs-write", "programs-network"]
+
+# What is missing, options: the exit status, what doctor finds missing, the rungs of POLICIES.
+CASES = [
+    ([], [], 0, set(), [1, 1, 1, 1, 1, 1]),
+    (["namespaces"], [], 1, {"user-namespaces", "mount-namespaces", "pid-namespaces", "net-namespaces",
+                             "mount-interface", "proc", "wall-files", "wall-programs", "wall-programs-online",
+                             "wall-network"}, [2, 3, 3, 3, 3, 3]),
+    (["namespaces"], ["--allow-landlock-fs", "--allow-landlock-processes"], 1, None, [2, 2, 2, 3, 3, 3]),
+    (["mounts"], [], 1, {"mount-interface", "proc", "wall-files", "wall-programs", "wall-programs-online",
+                         "wall-network"}, [2, 3, 3, 3, 3, 3]),
+    (["landlock"], [], 0, {"landlock"}, [1, 1, 1, 1, 1, 1]),
+    (["namespaces", "landlock"], ["--allow-landlock-fs"], 1, None, [3, 3, 3, 3, 3, 3]),
+    (["notify"], [], 1, {"seccomp-notify"}, [1, 1, 1, 1, 3, 1]),
+    (["netns"], [], 1, {"net-namespaces", "wall-programs", "proc", "wall-network"}, [1, 1, 3, 3, 3, 3]),
+    (["pidfd"], [], 0, {"pidfd"}, [1, 1, 1, 1, 1, 1]),
+    (["openat2"], [], 0, set(), [1, 1, 1, 1, 1, 1]),
+    (["seccomp"], [], 1, None, [3, 3, 3, 3, 3, 3]),
+]
+
+
+def run(yard, missing, *arguments, user=None):
+    before = [yard.program("without"), *missing, "--"] if missing else []
+    return subprocess.run([*before, yard.program("bailey"), "doctor", *arguments], capture_output=True, text=True,
+                          timeout=60, check=False, cwd="/", **as_user(user))
+
+
+def cases(yard, who, user):
+    for missing, options, status, lacks, rungs in CASES:
+        title = f"{who}, without {' and '.join(missing) or 'nothing'} {' '.join(options)}".strip()
+        result = run(yard, missing, "--json", *options, user=user)
+        told = json.loads(result.stdout)
+        checks = {check["id"]: check for check in told["checks"]}
+        found = {name for name, check in checks.items() if check["state"] == "missing"}
+        yield f"{title}: exit status", result.returncode == status, result.returncode
+        yield f"{title}: every check is there", set(checks) == CHECKS, set(checks) ^ CHECKS
+        if lacks is not None:
+            yield f"{title}: what is missing", found == lacks, found ^ lacks
+        yield f"{title}: the rungs", [p["rung"] for p in told["policies"]] == rungs, told["policies"]
+        yield f"{title}: a refusal has a reason", all(
+            ("refusal" in p) == (p["rung"] == 3) for p in told["policies"]), told["policies"]
+        yield f"{title}: what is missing costs something", all(
+            "cost" in checks[name] or name.startswith("wall-") for name in found), found
+        people = run(yard, missing, *options, user=user)
+        yield f"{title}: people are told the same", people.returncode == status and (
+            len(re.findall("^MISSING ", people.stdout, re.M)) == len(found)), people.stdout
+
+
+def commands(yard, _who, _user):
+    yield "an unknown option is a usage error", run(yard, [], "--nonsense").returncode == 2, ""
+    yield "an argument is a usage error", run(yard, [], "extra").returncode == 2, ""
+    yield "--help", "usage: bailey doctor" in run(yard, [], "--help").stdout, ""
+    told = run(yard, ["namespaces"]).stdout
+    yield "the fix is named", "To get the first rung: start the container" in told, told
+
+
+def main():
+    passed = failed = 0
+    with Yard(BAILEY, WITHOUT) as yard:
+        told = json.loads(run(yard, [], "--json").stdout)
+        if not told["whole"] or told["landlock"] < 6:
+            print("skipped: this machine itself lacks something, see bailey doctor")
+            return 1 if os.environ.get("BLY_MUST_RUN") else 77
+        users = [("as caller", None)] + ([("as uid 65534", NOBODY)] if os.geteuid() == 0 else [])
+        for check, who, user in [(cases, *u) for u in users] + [(commands, "", None)]:
+            for name, good, detail in check(yard, who, user):
+                passed += bool(good)
+                failed += not good
+                if not good:
+                    print(f"FAIL {name}: {detail}")
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

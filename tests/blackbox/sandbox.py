@@ -1,0 +1,345 @@
+#!/usr/bin/env python3
+"""`bailey sandbox` as a black box: sandbox.py BAILEY WITHOUT. Every denial has a twin without a wall.
+Prints a line a failure, and 'N passed, N failed' last."""
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+
+from yard import Yard, entry, profile
+
+BAILEY, WITHOUT = (os.path.abspath(path) for path in sys.argv[1:3])
+TIMEOUT = 60
+
+
+def run(yard, *arguments, stdin="", env=None, **more):
+    return subprocess.run([BAILEY, "sandbox", *arguments], input=stdin, capture_output=True, text=True,
+                          timeout=TIMEOUT, check=False, cwd=more.pop("cwd", yard.path("ws")),
+                          env={"PATH": "/usr/bin:/bin", **(env or {})}, **more)
+
+
+def prepare(yard):
+    yard.write("ws/file", "inside\n")
+    yard.write("ws/.git/config", "[core]\n")
+    yard.write("ws/docs/page", "page\n")
+    yard.write("out/secret", "secret\n")
+    return yard
+
+
+# ---- exit statuses: (name, arguments, expected status)
+
+STATUSES = [
+    ("the command's own", ["--", "sh", "-c", "exit 7"], 7),
+    ("success", ["--", "true"], 0),
+    ("a signal", ["--", "sh", "-c", "kill -TERM $$"], 128 + signal.SIGTERM),
+    ("SIGKILL", ["--", "sh", "-c", "kill -KILL $$"], 128 + signal.SIGKILL),
+    ("no such command", ["--", "no-such-command"], 127),
+    ("no such path", ["--", "/no/such"], 127),
+    ("not executable", ["--", "/etc/passwd"], 126),
+    ("a directory", ["--", "/etc"], 126),
+    ("no command", [], 125),
+    ("an unknown option", ["--nonsense", "--", "true"], 125),
+    ("two policies", ["--read-only", "--workspace-write", "--", "true"], 125),
+    ("grants with a ready-made policy", ["--profile-json", "{}", "--write", "/tmp", "--", "true"], 125),
+    ("--json without --explain", ["--json", "--", "true"], 125),
+    ("a policy that is none", ["--profile-json", "{\"type\":\"nonsense\"}", "--", "true"], 125),
+    ("a policy file that is not there", ["--policy", "/no/such", "--", "true"], 125),
+    ("an empty path", ["--write", "", "--", "true"], 125),
+    ("a working directory that is not there", ["--cwd", "/no/such", "--", "true"], 125),
+    ("a working directory that is not shown", ["--read", "/etc", "--", "true"], 125),
+    ("options of the command are its own", ["sh", "-c", "exit 9"], 9),
+    ("--help", ["--help"], 0),
+]
+
+
+def statuses(yard):
+    for name, arguments, expected in STATUSES:
+        result = run(yard, *arguments)
+        yield f"exit status: {name}", result.returncode == expected, result
+        if expected in (125, 126, 127):
+            yield f"exit status: {name} says why", result.stderr.startswith("bailey sandbox: ") or (
+                "unrecognized option" in result.stderr), result
+
+
+# ---- what is held back: (name, options, command that succeeds without a wall)
+
+DENIALS = [
+    ("writing outside", ["--workspace-write"], "echo x > ../out/secret"),
+    ("writing where only reading is granted", [], "echo x > file"),
+    ("writing .git", ["--workspace-write"], "echo x > .git/config"),
+    ("making .codex", ["--workspace-write"], "mkdir .codex && rmdir .codex"),
+    ("reading what is denied", ["--deny", "{out}"], "cat ../out/secret"),
+    ("reading what is not granted", ["--read", "."], "cat ../out/secret"),
+    ("reading beside what may be written", ["--read", "/etc", "--write", "."], "cat ../out/secret"),
+    ("a relative path starts here", ["--deny", "../out"], "cat ../out/secret"),
+    ("a policy of form A", ["--policy", "{yard}/a.json"], "echo x > ../out/secret"),
+    ("a policy of form B", ["--policy", "{yard}/b.json"], "cat ../out/secret"),
+    ("a profile", ["--profile-json", json.dumps(profile(entry("/", "read"))["permissions"])], "echo x > file"),
+    ("the network", ["--workspace-write"],
+     "/usr/bin/python3 -c 'import socket; socket.socket(socket.AF_INET).close()'"),
+    ("other processes", [], "kill -0 {pid}"),
+]
+CONTROLS = [
+    ("writing the workspace", ["--workspace-write"], "echo y > new && cat new && rm new"),
+    ("writing a grant", ["--write", "docs"], "echo page > docs/page"),
+    ("reading all", [], "cat ../out/secret file"),
+    ("reading a grant", ["--read", ".", "--read", "{out}"], "cat ../out/secret"),
+    ("the network", ["--network"], "/usr/bin/python3 -c 'import socket; socket.socket(socket.AF_INET).close()'"),
+    ("a policy of form A", ["--policy", "{yard}/a.json"], "echo x > new && rm new"),
+    ("a policy on stdin", ["--policy", "-"], "true"),
+    ("no wall", ["--profile-json", "{\"type\":\"disabled\"}"], "echo secret > ../out/secret"),
+    ("another directory", ["--cwd", "docs"], "cat page"),
+]
+
+
+def confinement(yard):
+    form_a = {"sandboxPolicy": {"type": "workspace-write", "exclude_slash_tmp": True},
+              "windowsSandboxLevel": "disabled"}
+    yard.write("a.json", json.dumps(form_a))
+    yard.write("b.json", json.dumps(profile(entry("/", "read"), entry(yard.path("out"), "deny"))))
+    names = {"out": yard.path("out"), "yard": yard.dir, "pid": str(os.getpid())}
+
+    def fill(text):
+        return re.sub(r"\{(out|yard|pid)\}", lambda m: names[m.group(1)], text)
+
+    for name, options, command in DENIALS:
+        inside = run(yard, *map(fill, options), "--", "sh", "-c", fill(command))
+        yield f"{name} fails", inside.returncode not in (0, 125, 126, 127), inside
+        twin = subprocess.run(["sh", "-c", fill(command)], cwd=yard.path("ws"), capture_output=True, check=False)
+        yield f"{name} succeeds without a wall", twin.returncode == 0, twin
+    for name, options, command in CONTROLS:
+        result = run(yard, *map(fill, options), "--", "sh", "-c", command, stdin=json.dumps(form_a))
+        yield f"{name} works", result.returncode == 0, result
+    yield "stdin and stdout are the command's", run(yard, "--", "cat", stdin="hello").stdout == "hello", ""
+    yield "so is the environment", run(yard, "--", "sh", "-c", "echo $X", env={"X": "y"}).stdout == "y\n", ""
+
+
+# ---- --explain
+
+GOLDEN = """policy:
+  ro /
+  rw @/ws
+  ro @/ws/.agents implied
+  ro @/ws/.aws implied
+  ro @/ws/.codex implied
+  ro @/ws/.git implied
+  ro @/ws/docs
+  deny @/out
+  cwd @/ws
+plan:
+  ro / | entry: read /
+  rw @/ws | entry: write @/ws
+  ro @/ws/.git | protected name: .git of a writable root
+  ro @/ws/docs | entry: read @/ws/docs
+  mask-dir @/out | entry: deny @/out
+  absent @/ws/.agents | protected name: .agents of a writable root; it is missing and must not come into being
+  absent @/ws/.aws | protected name: .aws of a writable root; it is missing and must not come into being
+  absent @/ws/.codex | protected name: .codex of a writable root; it is missing and must not come into being
+network: none, a namespace of its own
+rung 1: namespaces, Landlock inside, a system call filter
+"""
+
+
+def files_only(text):
+    """Without the steps that depend on the kernel, and with columns that do not depend on lengths."""
+    kept = [line for line in text.splitlines() if not re.search(r" (/dev|/proc|/sys)\b", line)]
+    return "".join(re.sub(r"^  (\S+) +(\S+)  +", r"  \1 \2 | ", line) + "\n" for line in kept)
+
+
+def sorted_lines(text):
+    return sorted(text.splitlines())
+
+
+def explain(yard):
+    options = ["--profile-json", json.dumps(profile(
+        entry("/", "read"), entry(yard.path("ws"), "write"), entry(yard.path("ws/docs"), "read"),
+        entry(yard.path("out"), "deny"))["permissions"])]
+    result = run(yard, "--explain", *options)
+    shown = files_only(result.stdout).replace(yard.dir, "@")
+    yield "explained for people", sorted_lines(shown) == sorted_lines(GOLDEN), "\n" + shown
+    result = run(yard, "--explain", "--json", *options, "--", "touch", "ran")
+    told = json.loads(result.stdout)
+    steps = {(step["step"], step["path"]): step["why"] for step in told["plan"]}
+    yield "explained as JSON: the rung", told["rung"] == 1 and "refusal" not in told, told
+    yield "explained as JSON: steps", steps[("ro", yard.path("ws/.git"))].startswith("protected name"), steps
+    yield "explained as JSON: the policy", {"path": yard.path("out"), "access": "deny", "implied": False} in (
+        told["policy"]["rules"]), told["policy"]
+    yield "explaining runs nothing", not os.path.exists(yard.path("ws/ran")), ""
+    result = run(yard, "--explain", "--profile-json", "{\"type\":\"disabled\"}")
+    yield "no wall is explained as none", "no wall: it runs as it is" in result.stdout, result
+    deny = {"path": {"type": "glob_pattern", "pattern": "**/page"}, "access": "deny"}
+    result = run(yard, "--explain", "--profile-json", json.dumps(profile(entry("/", "read"), deny)["permissions"]))
+    yield "a pattern is named", f"pattern: deny {yard.path('ws')}/**/page" in result.stdout, result
+
+
+# ---- without namespaces
+
+def run_without(missing, yard, *arguments):
+    return subprocess.run([WITHOUT, *missing, "--", BAILEY, "sandbox", *arguments], capture_output=True, text=True,
+                          timeout=TIMEOUT, check=False, cwd=yard.path("ws"))
+
+
+def rungs(yard):
+    refused = run_without(["namespaces"], yard, "--", "touch", "ran")
+    yield "without namespaces: 125 and a reason", refused.returncode == 125 and (
+        "sandbox unavailable: the kernel refuses new namespaces" in refused.stderr and
+        "--security-opt seccomp=unconfined" in refused.stderr), refused
+    yield "and nothing ran", not os.path.exists(yard.path("ws/ran")), ""
+    refused = run_without(["mounts"], yard, "--", "true")
+    yield "without mounts: 125 and a reason", refused.returncode == 125 and (
+        "sandbox unavailable: cannot make the mounts private" in refused.stderr), refused
+    second = run_without(["namespaces"], yard, "--allow-landlock-processes", "--", "cat", "file")
+    yield "rung 2 when it is allowed", (second.returncode, second.stdout) == (0, "inside\n"), second
+    second = run_without(["namespaces"], yard, "--allow-landlock-processes", "--", "sh", "-c", "echo x > file")
+    yield "rung 2 holds", second.returncode not in (0, 125), second
+    refused = run_without(["namespaces"], yard, "--allow-landlock-processes", "--workspace-write", "--", "true")
+    yield "rung 2 is not enough for a workspace", refused.returncode == 125 and (
+        "Landlock alone cannot hold back" in refused.stderr), refused
+    told = run_without(["namespaces"], yard, "--explain", "--json", "--workspace-write")
+    told = json.loads(told.stdout)
+    yield "--explain tells the refusal", told["rung"] == 3 and "Landlock alone" in told["refusal"], told
+    whole = run_without(["landlock"], yard, "--", "sh", "-c", "echo x > file")
+    yield "without Landlock the first wall holds", whole.returncode not in (0, 125), whole
+
+
+# ---- life and death
+
+def wait_for(condition):
+    end = time.monotonic() + TIMEOUT
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def start(yard, *command, missing=(), **more):
+    before = [WITHOUT, *missing, "--"] if missing else []
+    options = ["--allow-landlock-processes"] if missing else ["--workspace-write"]
+    return subprocess.Popen([*before, BAILEY, "sandbox", *options, "--", *command], cwd=yard.path("ws"),
+                            stdout=subprocess.PIPE, text=True, **more)
+
+
+def is_running(marker):
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as f:
+                if marker.encode() in f.read().split(b"\0"):
+                    return True
+        except OSError:
+            continue
+    return False
+
+
+def life(yard):
+    for title, missing in ("rung 1", []), ("rung 2", ["namespaces"]):
+        process = start(yard, "sh", "-c", "trap 'echo got it; exit 3' TERM; echo ready; while :; do sleep 0.05; done",
+                        missing=missing)
+        process.stdout.readline()
+        process.terminate()
+        yield f"{title}: a signal is passed on", (process.stdout.read(), process.wait(TIMEOUT)) == ("got it\n", 3), ""
+        process.stdout.close()
+
+        marker = f"{600 + os.getpid() / 1e7:.7f}"
+        process = start(yard, "sh", "-c", f"setsid sleep {marker} & echo ready; exec sleep {marker}", missing=missing)
+        process.stdout.readline()
+        alive = wait_for(lambda: is_running(marker))
+        process.kill()
+        process.wait(TIMEOUT)
+        process.stdout.close()
+        gone = wait_for(lambda: not is_running(marker))
+        yield f"{title}: killed, it takes everything along", alive and gone, ""
+
+        marker = f"{700 + os.getpid() / 1e7:.7f}"
+        process = start(yard, "sh", "-c", f"setsid sleep {marker} > /dev/null 2>&1 & exit 0", missing=missing)
+        process.wait(TIMEOUT)
+        process.stdout.close()
+        yield f"{title}: a daemon ends with its command", not is_running(marker), ""
+
+
+# ---- a terminal
+
+class Terminal:
+    """The command in front of us, on a terminal of ours."""
+
+    def __init__(self, yard, *arguments):
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.chdir(yard.path("ws"))
+            os.environ.update({"PS1": "> ", "TERM": "dumb", "HISTFILE": "", "ENV": ""})
+            os.execv(BAILEY, [BAILEY, "sandbox", *arguments])
+        self.text = ""
+
+    def expect(self, pattern):
+        end = time.monotonic() + TIMEOUT
+        while not re.search(pattern, self.text):
+            ready, _, _ = select.select([self.fd], [], [], max(0, end - time.monotonic()))
+            if not ready:
+                return False
+            try:
+                data = os.read(self.fd, 4096)
+            except OSError:
+                return re.search(pattern, self.text) is not None
+            if not data:
+                return False
+            self.text += data.decode("utf-8", "replace")
+        self.text = self.text[re.search(pattern, self.text).end():]
+        return True
+
+    def type(self, text):
+        os.write(self.fd, text.encode())
+
+    def wait(self):
+        status = os.waitpid(self.pid, 0)[1]
+        os.close(self.fd)
+        return os.waitstatus_to_exitcode(status)
+
+
+def terminal(yard):
+    shell = Terminal(yard, "--workspace-write", "--", "/bin/bash", "--norc", "--noprofile", "-i")
+    yield "a shell prompts", shell.expect(r"> "), shell.text
+    shell.type("test -t 0 && test -t 1 && echo is-a-$((1+1))-tty\r")
+    yield "its terminal is one", shell.expect("is-a-2-tty"), shell.text
+    marker = f"{800 + os.getpid() / 1e7:.7f}"
+    shell.type(f"sleep {marker}\r")
+    yield "a program in the foreground", shell.expect(marker) and wait_for(lambda: is_running(marker)), shell.text
+    shell.type("\x1a")
+    yield "^Z stops it", shell.expect("Stopped"), shell.text
+    shell.type("bg; jobs; echo back-$((1+1))\r")
+    yield "it goes on in the background", shell.expect(r"Running[^\r]*sleep") and shell.expect("back-2"), shell.text
+    shell.type("fg\r")
+    yield "and comes back", shell.expect(f"sleep {marker}"), shell.text
+    shell.type("\x03")
+    shell.type("echo status-$?\r")
+    yield "^C ends it", shell.expect("status-130"), shell.text
+    shell.type("echo x > ../out/secret || echo denied-$((1+1))\r")
+    yield "the wall is there", shell.expect("denied-2"), shell.text
+    shell.type("exit 5\r")
+    yield "it exits as the shell did", shell.wait() == 5, shell.text
+
+    program = Terminal(yard, "--", "sh", "-c", "stty size; tty; echo done")
+    yield "the size comes along", program.expect(r"\d+ \d+\r\n") and program.expect(r"/dev/pts/0\r\n"), program.text
+    yield "everything is shown before the end", program.expect("done\r\n") and program.wait() == 0, program.text
+
+
+def main():
+    passed = failed = 0
+    for check in statuses, confinement, explain, rungs, life, terminal:
+        with Yard() as yard:
+            for name, good, detail in check(prepare(yard)):
+                passed += bool(good)
+                failed += not good
+                if not good:
+                    print(f"FAIL {name}: {detail}")
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
