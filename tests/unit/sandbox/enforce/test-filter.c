@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
+#include <linux/fs.h>
 #include <linux/sched.h>
 #include <linux/seccomp.h>
 #include <string.h>
@@ -46,7 +47,8 @@
 enum {
     HELPER = BLY_FILTER_HELPER,
     OFF = BLY_FILTER_PROCESS_OFFLINE,
-    ON = BLY_FILTER_PROCESS_ONLINE
+    ON = BLY_FILTER_PROCESS_ONLINE,
+    LOCKED = BLY_FILTER_LOCKED
 };
 
 #define HIGH 0xdead00000000ULL /* garbage in the half that the kernel ignores */
@@ -195,6 +197,21 @@ static const struct filter_case {
     {"online: packets", ON, FAILS(EPERM), SYS_socket, {AF_PACKET, SOCK_RAW}},
     {"online: ptrace", ON, FAILS(EPERM), SYS_ptrace},
     {"online: mount", ON, FAILS(EPERM), SYS_mount},
+    {"locked: chmod", LOCKED, FAILS(EPERM), SYS_fchmodat},
+    {"locked: the newer chmod", LOCKED, FAILS(EPERM), 452},
+    {"locked: chown", LOCKED, FAILS(EPERM), SYS_fchownat},
+    {"locked: times", LOCKED, FAILS(EPERM), SYS_utimensat},
+    {"locked: attributes", LOCKED, FAILS(EPERM), SYS_setxattr},
+    {"locked: the newer attributes", LOCKED, FAILS(EPERM), 463},
+    {"locked: flags", LOCKED, FAILS(EPERM), SYS_ioctl, {3, FS_IOC_SETFLAGS}},
+    {"locked: other ioctls", LOCKED, ALLOWED, SYS_ioctl, {3, TCGETS}},
+    {"locked: shared memory", LOCKED, FAILS(EPERM), SYS_shmget},
+    {"locked: message queues", LOCKED, FAILS(EPERM), SYS_mq_open},
+    {"locked: own limits", LOCKED, ALLOWED, SYS_prlimit64, {0, 4}},
+    {"locked: another's limits", LOCKED, FAILS(EPERM), SYS_prlimit64, {1, 4}},
+    {"locked: own priority", LOCKED, ALLOWED, SYS_setpriority, {0, 0, 5}},
+    {"locked: another's priority", LOCKED, FAILS(EPERM), SYS_setpriority, {0, 1, 5}},
+    {"locked: everything else", LOCKED, ALLOWED, SYS_openat},
     {"online: personality", ON, FAILS(EPERM), SYS_personality, {0x40000}},
 #if defined(__x86_64__)
     {"helper: x32", HELPER, KILLED, 0x40000000 | SYS_read},
