@@ -1,7 +1,8 @@
 /*
  * What arrives on the launcher's sockets. The first byte of the input selects: 's' and 'h' the
  * payload of a request, 'p' a raw packet, 'm' a raw packet with the rest behind the header in a
- * descriptor, '0', '1' and '2' the report of a child with so many descriptors. None is ever lost.
+ * descriptor, 'f' what the launcher found out about the machine, '0', '1' and '2' the report of a
+ * child with so many descriptors. None is ever lost.
  */
 #include <errno.h>
 #include <sys/mman.h>
@@ -11,6 +12,7 @@
 #include "fuzz.h"
 #include "fuzz_socket.h"
 #include "launcher/launcher.h"
+#include "launcher/probe.h"
 #include "launcher/report.h"
 #include "launcher/request.h"
 #include "launcher/wire.h"
@@ -105,12 +107,29 @@ static void check_report(const int pair[2], const uint8_t *data, size_t size, si
     }
 }
 
+/* What unpacks can be packed and unpacked again. */
+static void check_features(const uint8_t *data, size_t size)
+{
+    struct bly_reader reader = bly_reader_of(data, size);
+    bly_autobuf struct bly_buf buf;
+    struct bly_features features;
+
+    bly_buf_init(&buf, FUZZ_OUTPUT_MAX);
+    if (bly_features_unpack(&reader, &features) < 0)
+        return;
+    FUZZ_MUST(bly_features_pack(&features, &buf) == 0);
+    reader = bly_reader_of(buf.data, buf.len);
+    FUZZ_MUST(bly_features_unpack(&reader, &features) == 0);
+}
+
 static void check(const int pair[2], char what, const uint8_t *data, size_t size)
 {
     if (what == 's')
         check_request(BLY_WIRE_START, data, size);
     else if (what == 'h')
         check_request(BLY_WIRE_HELPER, data, size);
+    else if (what == 'f')
+        check_features(data, size);
     else if (what == 'p' || what == 'm')
         check_packet(pair, data, size, what == 'm');
     else if (what >= '0' && what <= '0' + FUZZ_FDS_MAX)

@@ -661,6 +661,26 @@ static void environments_leave_out_what_is_not_known(void **state)
              capabilities);
     bly_proto_encode_initialize("s-1", &environment, &buf);
     assert_buf(&buf, want);
+
+    environment = (struct bly_environment){.shell_name = "sh",
+                                           .shell_path = "/bin/sh",
+                                           .version = "1",
+                                           .provider_id = "x",
+                                           .cwd = "/",
+                                           .rung = 2,
+                                           .landlock = 7,
+                                           .rung_reason = "no \"namespaces\""};
+    buf.len = 0;
+    bly_proto_encode_environment(&environment, &buf);
+    (void)bly_buf_add_char(&buf, '\0');
+    assert_non_null(strstr((const char *)buf.data, ",\"sandbox\":{\"rung\":2,\"landlock\":7,"
+                                                   "\"reason\":\"no \\\"namespaces\\\"\"}}"));
+    environment.rung = 1;
+    environment.rung_reason = NULL;
+    buf.len = 0;
+    bly_proto_encode_environment(&environment, &buf);
+    (void)bly_buf_add_char(&buf, '\0');
+    assert_non_null(strstr((const char *)buf.data, ",\"sandbox\":{\"rung\":1,\"landlock\":7}}"));
 }
 
 static const struct CMUnitTest plain_tests[] = {
