@@ -311,7 +311,7 @@ static void pidfd(const struct doctor *doctor, struct check *check)
     bly_autofd int fd = (int)syscall(SYS_pidfd_open, getpid(), 0);
 
     (void)doctor;
-    check_call(check, fd, 0, BAD);
+    check_call(check, fd, 0, NOTE);
     if (fd >= 0)
         check_call(check, syscall(SYS_pidfd_getfd, fd, -1, 0), EBADF, NOTE);
 }
@@ -424,7 +424,8 @@ static const struct row {
      "programs whose policy protects names that do not exist yet",
      "Linux 5.19, and a container that allows it"},
     {"openat2", "openat2", openat2_call, "a slower walk takes its place", "Linux 5.6"},
-    {"pidfd", "pidfd_open, pidfd_getfd", pidfd, "the server does not start", "Linux 5.6"},
+    {"pidfd", "pidfd_open, pidfd_getfd", pidfd,
+     "nobody inside binds a socket to a name where missing names are protected", "Linux 5.6"},
     {"inotify", "inotify", inotify, "large trees cannot be watched",
      "sysctl -w fs.inotify.max_user_watches=524288 fs.inotify.max_user_instances=1024"},
     {"cgroup", "cgroup v2 delegation", cgroup,

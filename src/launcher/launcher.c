@@ -6,7 +6,6 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -26,8 +25,8 @@ enum {
 struct bly_launcher {
     uv_loop_t *loop;
     pid_t pid;
-    int pidfd;
-    int sock; /* -EBADF once closed */
+    int life_fd; /* its other end is the launcher's alone: it closes with its death */
+    int sock;    /* -EBADF once closed */
     uv_poll_t death_poll, sock_poll;
     uv_timer_t kill_timer;
     unsigned n_open; /* handles */
@@ -40,16 +39,19 @@ struct bly_launcher {
     void *done_arg;
 };
 
-static _Noreturn void exec_launcher(const char *self_exe, int sock)
+static _Noreturn void exec_launcher(const char *self_exe, int sock, int life_fd)
 {
     char *argv[] = {(char[]){"bailey"}, (char[]){BLY_LAUNCHER_ARG}, NULL};
     char *envp[] = {NULL};
     int null_fd = open("/dev/null", O_RDWR);
 
-    /* `sock` was opened by a program whose 0 to 2 are taken, so it is above them. */
-    if (null_fd < 0 || dup2(null_fd, STDIN_FILENO) < 0 || dup2(null_fd, STDOUT_FILENO) < 0 ||
-        (sock == BLY_SOCKET_FD ? fcntl(sock, F_SETFD, 0) : dup2(sock, BLY_SOCKET_FD)) < 0 ||
-        close_range(BLY_SOCKET_FD + 1, ~0U, 0) < 0)
+    /* Both were opened by a program whose 0 to 2 are taken, and are moved out of each other's way.
+     */
+    sock = fcntl(sock, F_DUPFD_CLOEXEC, BLY_LIFE_FD + 1);
+    life_fd = fcntl(life_fd, F_DUPFD_CLOEXEC, BLY_LIFE_FD + 1);
+    if (null_fd < 0 || sock < 0 || life_fd < 0 || dup2(null_fd, STDIN_FILENO) < 0 ||
+        dup2(null_fd, STDOUT_FILENO) < 0 || dup2(sock, BLY_SOCKET_FD) < 0 ||
+        dup2(life_fd, BLY_LIFE_FD) < 0 || close_range(BLY_LIFE_FD + 1, ~0U, 0) < 0)
         _exit(1);
     (void)execve(self_exe, argv, envp);
     bly_log(BLY_LOG_ERROR, "launcher-exec-failed", "program=\"%s\" error=\"%s\"", self_exe,
@@ -59,25 +61,21 @@ static _Noreturn void exec_launcher(const char *self_exe, int sock)
 
 static int fork_launcher(struct bly_launcher *launcher, const char *self_exe, struct bly_err *err)
 {
-    int pair[2];
+    bly_autofd int theirs = -EBADF, life_end = -EBADF;
+    int pair[2], life[2];
 
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
         return bly_fail_sys(err, errno, "cannot open a socket for the launcher");
     launcher->sock = pair[0];
+    theirs = pair[1];
+    if (pipe2(life, O_CLOEXEC) < 0)
+        return bly_fail_sys(err, errno, "cannot open a pipe for the launcher");
+    launcher->life_fd = life[0];
+    life_end = life[1];
     launcher->pid = fork();
     if (launcher->pid == 0)
-        exec_launcher(self_exe, pair[1]);
-    (void)bly_close(pair[1]);
-    if (launcher->pid < 0)
-        return bly_fail_sys(err, errno, "cannot fork the launcher");
-
-    launcher->pidfd = (int)syscall(SYS_pidfd_open, launcher->pid, 0);
-    if (launcher->pidfd < 0)
-        return bly_fail(err, BLY_ERR_UNSUPPORTED, errno,
-                        "cannot watch the launcher: this kernel or container has no pidfd_open "
-                        "(Linux 5.3): %s",
-                        bly_errno_text(errno));
-    return 0;
+        exec_launcher(self_exe, theirs, life_end);
+    return launcher->pid < 0 ? bly_fail_sys(err, errno, "cannot fork the launcher") : 0;
 }
 
 static void on_handle_closed(uv_handle_t *handle)
@@ -87,7 +85,7 @@ static void on_handle_closed(uv_handle_t *handle)
     if (--launcher->n_open > 0)
         return;
     bly_wire_queue_deinit(&launcher->outbox);
-    (void)bly_close(launcher->pidfd);
+    (void)bly_close(launcher->life_fd);
     if (launcher->done != NULL)
         launcher->done(launcher->done_arg);
     free(launcher);
@@ -113,7 +111,8 @@ static void on_dead(uv_poll_t *poll, int status, int events)
     (void)status;
     (void)events;
     if (waitpid(launcher->pid, NULL, WNOHANG) == 0)
-        return;
+        return; /* Its descriptors are closed a little before it can be reaped: once more, at once.
+                 */
     launcher->reaped = true;
     (void)uv_poll_stop(poll);
     if (launcher->closing)
@@ -128,7 +127,7 @@ static void on_writable(uv_poll_t *poll, int status, int events)
 
     (void)status;
     (void)events;
-    /* An error needs no answer here: the launcher is dead then, and its pidfd says so. */
+    /* An error needs no answer here: the launcher is dead then, and its pipe says so. */
     if (bly_wire_queue_flush(&launcher->outbox, launcher->sock) < 0 ||
         bly_wire_queue_is_empty(&launcher->outbox))
         (void)uv_poll_stop(poll);
@@ -145,7 +144,7 @@ static void on_kill_timer(uv_timer_t *timer)
 /* Cannot fail half-way: each uv init below only fails for a bad descriptor, and these are ours. */
 static int watch(struct bly_launcher *launcher, struct bly_err *err)
 {
-    int r = uv_poll_init(launcher->loop, &launcher->death_poll, launcher->pidfd);
+    int r = uv_poll_init(launcher->loop, &launcher->death_poll, launcher->life_fd);
 
     if (r == 0)
         r = uv_poll_start(&launcher->death_poll, UV_READABLE, on_dead);
@@ -171,7 +170,7 @@ int bly_launcher_start(uv_loop_t *loop, const struct bly_runtime_paths *paths,
     if (launcher == NULL)
         return -ENOMEM;
     launcher->loop = loop;
-    launcher->sock = launcher->pidfd = -EBADF;
+    launcher->sock = launcher->life_fd = -EBADF;
     launcher->on_death = on_death;
     launcher->on_death_arg = arg;
     bly_wire_queue_init(&launcher->outbox);
@@ -184,7 +183,7 @@ int bly_launcher_start(uv_loop_t *loop, const struct bly_runtime_paths *paths,
         r = watch(launcher, err);
     if (r < 0) {
         (void)bly_close(launcher->sock);
-        (void)bly_close(launcher->pidfd);
+        (void)bly_close(launcher->life_fd);
         if (launcher->pid > 0)
             (void)waitpid(launcher->pid, NULL, 0); /* Its socket is closed: it ends. */
         free(launcher);

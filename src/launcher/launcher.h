@@ -119,7 +119,8 @@ int bly_spawner_helper(struct bly_spawner *spawner, const struct bly_plan *plan,
                        struct bly_err *err); /* the socket arrives as out_fd of `started` */
 
 /*
- * Entry of the launcher process: argv[1] is BLY_LAUNCHER_ARG and descriptor 3 its socket.
+ * Entry of the launcher process: argv[1] is BLY_LAUNCHER_ARG, descriptor 3 its socket, and 4 what
+ * the server knows its death by.
  * `helper_main` is what a helper child runs inside its wall (fs/helper, handed in because the
  * launcher lies below it).
  */

@@ -256,6 +256,7 @@ int bly_launcher_main(bly_helper_fn helper_main)
         return 2;
     }
     (void)fcntl(BLY_SOCKET_FD, F_SETFD, FD_CLOEXEC);
+    (void)fcntl(BLY_LIFE_FD, F_SETFD, FD_CLOEXEC);
     default_signals();
     (void)setsid();
     launcher.signal_fd = bly_caretaker_init("bailey-launcher");

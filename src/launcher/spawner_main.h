@@ -17,7 +17,10 @@ struct bly_origin {
     struct bly_features features;
 };
 
-enum { BLY_SOCKET_FD = 3 };
+enum {
+    BLY_SOCKET_FD = 3,
+    BLY_LIFE_FD = 4, /* of the launcher alone: open as long as it lives */
+};
 
 /*
  * Common to both: dies cleanly with its parent, adopts orphans, waits for SIGCHLD and SIGTERM on
