@@ -268,12 +268,13 @@ def life(yard):
 class Terminal:
     """The command in front of us, on a terminal of ours."""
 
-    def __init__(self, yard, *arguments):
+    def __init__(self, yard, *arguments, before=()):
+        command = [*before, BAILEY, "sandbox", *arguments]
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             os.chdir(yard.path("ws"))
             os.environ.update({"PS1": "> ", "TERM": "dumb", "HISTFILE": "", "ENV": ""})
-            os.execv(BAILEY, [BAILEY, "sandbox", *arguments])
+            os.execv(command[0], command)
         self.text = ""
 
     def expect(self, pattern):
@@ -322,6 +323,14 @@ def terminal(yard):
     yield "the wall is there", shell.expect("denied-2"), shell.text
     shell.type("exit 5\r")
     yield "it exits as the shell did", shell.wait() == 5, shell.text
+
+    second = Terminal(yard, "--allow-landlock-processes", "--", "/bin/bash", "--norc", "--noprofile", "-i",
+                      before=[WITHOUT, "namespaces", "--"])
+    yield "a shell prompts on rung 2", second.expect(r"> "), second.text
+    second.type("sleep 60 &\r")
+    yield "with job control", second.expect(r"\[1\] \d+"), second.text
+    second.type("kill %1; echo x > ../out/secret || exit 4\r")
+    yield "and the wall", second.wait() == 4, second.text
 
     program = Terminal(yard, "--", "sh", "-c", "stty size; tty; echo done")
     yield "the size comes along", program.expect(r"\d+ \d+\r\n") and program.expect(r"/dev/pts/0\r\n"), program.text

@@ -105,6 +105,10 @@ static int kernel_setting(void)
 {
     return try_open("/proc/sys/kernel/core_pattern", O_WRONLY);
 }
+static int kernel_object(void)
+{
+    return try_open("/sys/module/kernel/parameters/panic", O_WRONLY);
+}
 static int change_mode(void)
 {
     return result(chmod(yard_path("out/secret"), 0600));
@@ -242,6 +246,11 @@ static const struct locked_case {
     {"helper: /proc is nobody's", read_own_status, H, "read /", EACCES},
     {"helper: devices", read_zero, H, "read /", EACCES},
     {"helper: kernel settings", kernel_setting, H, "read /; write @w", EACCES, ROOT_ONLY},
+    {"helper: kernel objects, with everything writable", kernel_object, H, "write /; deny @w/p",
+     EACCES, ROOT_ONLY},
+    {"helper: kernel settings, with everything writable", kernel_setting, H, "write /; deny @w/p",
+     EACCES, ROOT_ONLY},
+    {"a helper with everything writable writes", write_secret, H, "write /; deny @w/p", 0},
     {"helper: changing times", change_times, H, "read /", YARD_KILLED},
     {"helper: sockets", inet_socket, H, "read /", YARD_KILLED},
     {"helper: executing", do_exec, H, "read /", YARD_KILLED, NO_TWIN},
