@@ -77,18 +77,27 @@ static int supervise(struct bly_err *err)
     return bly_supervise_install(&fd, err);
 }
 
+/* The trivial action: the root is there, and nobody may make anything in it. Leaves no trace where
+ * that succeeds. */
+static int act(enum bly_wall_kind kind, struct bly_err *err)
+{
+    if (openat(AT_FDCWD, "/", O_PATH | O_DIRECTORY | O_CLOEXEC) < 0)
+        return bly_fail_sys(err, errno, "cannot open the root inside");
+    if (kind == BLY_WALL_NETWORK_ONLY)
+        return 0;
+    if (openat(AT_FDCWD, "/", O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600) >= 0)
+        return bly_fail(err, BLY_ERR_UNSUPPORTED, ENOTSUP, "the wall stands and has no effect");
+    return 0;
+}
+
 static int try(enum bly_wall_kind kind, const struct bly_plan *plan, struct bly_err *err)
 {
-    int fd, r;
+    int r;
 
     if (kind == BLY_WALL_SUPERVISION)
         return supervise(err);
     r = kind == BLY_WALL_LANDLOCK ? stand_up_locked(plan, err) : stand_up(plan, &trials[kind], err);
-    if (r < 0)
-        return r;
-    /* The trivial action: what every such wall shows. */
-    fd = openat(AT_FDCWD, "/usr", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    return fd < 0 ? bly_fail_sys(err, errno, "cannot open /usr inside") : 0;
+    return r < 0 ? r : act(kind, err);
 }
 
 static _Noreturn void child(enum bly_wall_kind kind, const struct bly_plan *plan, int report_fd)
