@@ -476,6 +476,40 @@ static int start_http(struct running *running, struct bly_server_config *config,
     return 0;
 }
 
+/* Which rung of the ladder serves is never a secret. */
+static void log_rung(const struct bly_features *features, enum bly_rung rung)
+{
+    const char *reason = bly_rung_reason(features);
+
+    bly_log(reason ? BLY_LOG_WARN : BLY_LOG_INFO, "sandbox",
+            "rung=%d landlock=%u reason=\"%s\" fix=\"%s\"", (int)rung, features->landlock_abi,
+            reason ? reason : "", features->fix);
+    if (features->allow_fs)
+        bly_log(BLY_LOG_WARN, "sandbox-allowed",
+                "what=landlock-fs meaning=\"without namespaces, the helper's own decision is the "
+                "only wall around protected names and denied files\"");
+    if (features->allow_processes)
+        bly_log(BLY_LOG_WARN, "sandbox-allowed",
+                "what=landlock-processes meaning=\"without namespaces, programs that may read "
+                "everything run behind Landlock alone\"");
+}
+
+static void on_learnt(void *arg, const struct bly_features *features)
+{
+    struct running *running = arg;
+    struct bly_environment *environment = &running->facts.environment;
+    enum bly_rung rung;
+
+    running->features = *features;
+    running->features.allow_fs = running->settings.allowances & BLY_ALLOW_LANDLOCK_FS;
+    running->features.allow_processes = running->settings.allowances & BLY_ALLOW_LANDLOCK_PROCESSES;
+    rung = bly_rung_of_machine(features);
+    environment->rung = (unsigned)rung;
+    environment->landlock = features->landlock_abi;
+    environment->rung_reason = bly_rung_reason(&running->features);
+    log_rung(&running->features, rung);
+}
+
 static int start(struct running *running, struct bly_err *err)
 {
     struct bly_server_config config = {
@@ -515,6 +549,7 @@ static int start(struct running *running, struct bly_err *err)
     r = start_http(running, &config, err);
     if (r < 0)
         return r;
+    bly_launcher_learn(running->launcher, on_learnt, running);
     r = bly_server_start(&config, listens->listens, listens->n_listens, &running->server, err);
     if (r < 0)
         return r;
@@ -537,44 +572,6 @@ static void announce(const struct running *running)
     bly_systemd_notify(&running->systemd, "READY=1");
 }
 
-/* Which rung of the ladder serves is never a secret. */
-static void log_rung(const struct bly_features *features, enum bly_rung rung)
-{
-    const char *reason = bly_rung_reason(features);
-
-    bly_log(reason ? BLY_LOG_WARN : BLY_LOG_INFO, "sandbox",
-            "rung=%d landlock=%u reason=\"%s\" fix=\"%s\"", (int)rung, features->landlock_abi,
-            reason ? reason : "", features->fix);
-    if (features->allow_fs)
-        bly_log(BLY_LOG_WARN, "sandbox-allowed",
-                "what=landlock-fs meaning=\"without namespaces, the helper's own decision is the "
-                "only wall around protected names and denied files\"");
-    if (features->allow_processes)
-        bly_log(BLY_LOG_WARN, "sandbox-allowed",
-                "what=landlock-processes meaning=\"without namespaces, programs that may read "
-                "everything run behind Landlock alone\"");
-}
-
-/* The launcher has been at it since it was started. */
-static int learn_features(struct running *running, struct bly_err *err)
-{
-    struct bly_features *features = &running->features;
-    struct bly_environment *environment = &running->facts.environment;
-    enum bly_rung rung;
-    int r = bly_launcher_features(running->launcher, features, err);
-
-    if (r < 0)
-        return r;
-    features->allow_fs = running->settings.allowances & BLY_ALLOW_LANDLOCK_FS;
-    features->allow_processes = running->settings.allowances & BLY_ALLOW_LANDLOCK_PROCESSES;
-    rung = bly_rung_of_machine(features);
-    environment->rung = (unsigned)rung;
-    environment->landlock = features->landlock_abi;
-    environment->rung_reason = bly_rung_reason(features);
-    log_rung(features, rung);
-    return 0;
-}
-
 static int serve(struct running *running)
 {
     struct bly_err err;
@@ -582,8 +579,6 @@ static int serve(struct running *running)
 
     bly_err_clear(&err);
     r = r < 0 ? bly_fail_sys(&err, -r, "cannot make an event loop") : start(running, &err);
-    if (r == 0)
-        r = learn_features(running, &err);
     if (r < 0) {
         bly_cli_error(&err);
         return BLY_EXIT_FAILED; /* the launcher ends when its socket does */

@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -17,10 +16,7 @@
 #include "launcher/probe.h"
 #include "launcher/spawner_main.h"
 
-enum {
-    CLOSE_MS = 15000,    /* the launcher itself gives up on what it cannot kill before this */
-    FEATURES_MS = 30000, /* as probe.c gives up on single walls */
-};
+enum { CLOSE_MS = 15000 }; /* the launcher itself gives up on what it cannot kill before this */
 
 struct bly_launcher {
     uv_loop_t *loop;
@@ -35,6 +31,8 @@ struct bly_launcher {
     bool reaped, closing;
     void (*on_death)(void *arg);
     void *on_death_arg;
+    void (*learnt)(void *arg, const struct bly_features *features); /* NULL: nobody waits for it */
+    void *learnt_arg;
     void (*done)(void *arg);
     void *done_arg;
 };
@@ -121,16 +119,49 @@ static void on_dead(uv_poll_t *poll, int status, int events)
         launcher->on_death(launcher->on_death_arg);
 }
 
-static void on_writable(uv_poll_t *poll, int status, int events)
+static void watch_sock(struct bly_launcher *launcher);
+
+/* The only thing it ever says. Whatever else comes is dropped: it is this program. */
+static void take_features(struct bly_launcher *launcher)
+{
+    bly_autopacket struct bly_packet packet = {0};
+    struct bly_features features;
+    struct bly_reader reader;
+    int r = bly_wire_recv(launcher->sock, &packet);
+
+    if (r == -EAGAIN)
+        return;
+    reader = bly_reader_of(packet.payload, packet.len);
+    if (r != 0 || packet.type != BLY_WIRE_FEATURES || bly_features_unpack(&reader, &features) < 0)
+        r = -EBADMSG;
+    if (r == 0)
+        launcher->learnt(launcher->learnt_arg, &features);
+    launcher->learnt = NULL;
+}
+
+static void on_sock(uv_poll_t *poll, int status, int events)
 {
     struct bly_launcher *launcher = poll->data;
 
-    (void)status;
     (void)events;
+    if (launcher->learnt != NULL)
+        take_features(launcher);
     /* An error needs no answer here: the launcher is dead then, and its pipe says so. */
-    if (bly_wire_queue_flush(&launcher->outbox, launcher->sock) < 0 ||
-        bly_wire_queue_is_empty(&launcher->outbox))
+    if (status < 0 || bly_wire_queue_flush(&launcher->outbox, launcher->sock) < 0)
         (void)uv_poll_stop(poll);
+    else
+        watch_sock(launcher);
+}
+
+static void watch_sock(struct bly_launcher *launcher)
+{
+    int events = (launcher->learnt != NULL ? UV_READABLE : 0) |
+                 (bly_wire_queue_is_empty(&launcher->outbox) ? 0 : UV_WRITABLE);
+
+    if (events == 0)
+        (void)uv_poll_stop(&launcher->sock_poll);
+    else
+        (void)uv_poll_start(&launcher->sock_poll, events, on_sock);
 }
 
 static void on_kill_timer(uv_timer_t *timer)
@@ -223,7 +254,7 @@ static int tell(struct bly_launcher *launcher, enum bly_wire_type type, uint64_t
     (void)bly_buf_put_u64(&buf, id);
     r = bly_wire_queue_send(&launcher->outbox, launcher->sock, type, &buf, fd);
     if (r == 0 && !bly_wire_queue_is_empty(&launcher->outbox))
-        r = uv_poll_start(&launcher->sock_poll, UV_WRITABLE, on_writable);
+        watch_sock(launcher);
     return r;
 }
 
@@ -241,24 +272,12 @@ int bly_launcher_allow(struct bly_launcher *launcher, unsigned allowances)
     return tell(launcher, BLY_WIRE_ALLOW, allowances, -EBADF);
 }
 
-int bly_launcher_features(struct bly_launcher *launcher, struct bly_features *ret_features,
-                          struct bly_err *err)
+void bly_launcher_learn(struct bly_launcher *launcher,
+                        void (*learnt)(void *arg, const struct bly_features *features), void *arg)
 {
-    struct pollfd ready = {.fd = launcher->sock, .events = POLLIN};
-    bly_autopacket struct bly_packet packet = {0};
-    struct bly_reader reader;
-    int r;
-
-    while ((r = poll(&ready, 1, FEATURES_MS)) < 0 && errno == EINTR)
-        ;
-    if (r == 0)
-        return bly_fail_sys(err, ETIMEDOUT, "the launcher does not answer");
-    r = bly_wire_recv(launcher->sock, &packet);
-    if (r != 0)
-        return bly_fail_sys(err, r < 0 ? -r : EPIPE, "the launcher has ended");
-    reader = bly_reader_of(packet.payload, packet.len);
-    r = packet.type == BLY_WIRE_FEATURES ? bly_features_unpack(&reader, ret_features) : -EBADMSG;
-    return r < 0 ? bly_fail_sys(err, -r, "the launcher talks nonsense") : 0;
+    launcher->learnt = learnt;
+    launcher->learnt_arg = arg;
+    watch_sock(launcher);
 }
 
 void bly_launcher_kill_spawner(struct bly_launcher *launcher, uint64_t id)

@@ -52,12 +52,12 @@ enum bly_launcher_allowances {
 int bly_launcher_allow(struct bly_launcher *launcher, unsigned allowances);
 
 /*
- * What this machine can enforce (sandbox/enforce/rung.h), as the launcher found out by building it.
- * Waits for that, a few milliseconds after the start: before the loop runs, once. 0; negative errno
- * with `err`.
+ * `learnt` comes once, from the loop, as soon as the launcher has found out what this machine can
+ * enforce (sandbox/enforce/rung.h) by building it: some milliseconds after the start. Before the
+ * loop runs.
  */
-int bly_launcher_features(struct bly_launcher *launcher, struct bly_features *ret_features,
-                          struct bly_err *err);
+void bly_launcher_learn(struct bly_launcher *launcher,
+                        void (*learnt)(void *arg, const struct bly_features *features), void *arg);
 
 /* Ends the launcher and with it everything it started; `done` runs when it is reaped. After the
  * spawners were closed. */
