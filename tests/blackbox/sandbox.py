@@ -297,6 +297,10 @@ class Terminal:
         os.write(self.fd, text.encode())
 
     def wait(self):
+        """Shows what comes until the end; a command that does not end is killed."""
+        self.expect(r"(?!)")  # matches nothing: until the terminal is hung up
+        if not wait_for(lambda: os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)):
+            os.kill(self.pid, signal.SIGKILL)
         status = os.waitpid(self.pid, 0)[1]
         os.close(self.fd)
         return os.waitstatus_to_exitcode(status)
