@@ -15,7 +15,8 @@ static const struct command {
     int (*run)(int argc, char **argv);
     void (*help)(FILE *out);
 } commands[] = {
-    {"exec-server", "serve agents over WebSocket or standard input and output", bly_cli_exec_server, bly_cli_exec_server_help},
+    {"exec-server", "serve agents over WebSocket or standard input and output", bly_cli_exec_server,
+     bly_cli_exec_server_help},
     {"sandbox", "run one command behind a wall", bly_cli_sandbox, bly_cli_sandbox_help},
     {"doctor", "say what this machine can enforce, and how to get the rest", bly_cli_doctor,
      bly_cli_doctor_help},
