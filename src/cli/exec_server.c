@@ -1,10 +1,7 @@
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
-#include <inttypes.h>
 #include <signal.h>
 #include <stdbool.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,11 +12,9 @@
 
 #include "base/cleanup.h"
 #include "base/err.h"
-#include "base/limits.h"
 #include "base/log.h"
 #include "cli/cli.h"
-#include "cli/listen.h"
-#include "cli/server_auth.h"
+#include "cli/server_options.h"
 #include "launcher/launcher.h"
 #include "proto/openrpc.h"
 #include "sandbox/enforce/rung.h"
@@ -29,308 +24,11 @@
 #include "transport/pump.h"
 #include "transport/systemd.h"
 
-static const char exit_variable[] = "CODEX_EXEC_SERVER_EXIT_ON_STDIN_CLOSE";
-
-struct settings {
-    struct bly_cli_listens listens;
-    bool any_path;
-    struct bly_runtime_paths paths;
-    struct bly_limits limits;
-    struct bly_auth_options auth;
-    unsigned allowances; /* enum bly_launcher_allowances */
-    bool exit_on_stdin_close;
-    bool allow_http_request;
-    const char *http_header_env[BLY_HTTP_VARIABLES_MAX];
-    size_t n_http_header_env;
-    const char *http_ca_file;
-    bool help, print_openrpc;
-};
-
-/* ---- options -------------------------------------------------------------------------------- */
-
-static int set_listen(struct settings *settings, const char *value)
-{
-    return bly_cli_listen_add(&settings->listens, value);
-}
-
-static int set_any_path(struct settings *settings, const char *value)
-{
-    (void)value;
-    settings->any_path = true;
-    return 0;
-}
-
-static int set_log_level(struct settings *settings, const char *value)
-{
-    enum bly_log_level level;
-    int r = bly_log_level_parse(value, &level);
-
-    (void)settings;
-    if (r == 0)
-        bly_log_set_level(level);
-    return r;
-}
-
-static int set_path(const char **path, const char *value)
-{
-    if (value[0] != '/')
-        return -EINVAL;
-    *path = value;
-    return 0;
-}
-
-static int set_self_exe(struct settings *settings, const char *value)
-{
-    return set_path(&settings->paths.self_exe, value);
-}
-
-static int set_sandbox_exe(struct settings *settings, const char *value)
-{
-    return set_path(&settings->paths.linux_sandbox_exe, value);
-}
-
-static int set_exit_on_stdin_close(struct settings *settings, const char *value)
-{
-    (void)value;
-    settings->exit_on_stdin_close = true;
-    return 0;
-}
-
-static int set_ws_auth(struct settings *settings, const char *value)
-{
-    settings->auth.mode = value;
-    return bly_auth_check_mode(value);
-}
-
-static int set_ws_token_sha256(struct settings *settings, const char *value)
-{
-    settings->auth.token_sha256 = value;
-    return 0;
-}
-
-static int set_ws_max_clock_skew(struct settings *settings, const char *value)
-{
-    settings->auth.max_clock_skew = value;
-    return bly_auth_check_skew(value);
-}
-
-static int set_insecure_no_auth(struct settings *settings, const char *value)
-{
-    (void)value;
-    settings->auth.insecure = true;
-    return 0;
-}
-
-static int set_allow_http_request(struct settings *settings, const char *value)
-{
-    (void)value;
-    settings->allow_http_request = true;
-    return 0;
-}
-
-static int add_http_header_env(struct settings *settings, const char *value)
-{
-    if (!*value || strchr(value, '=') || settings->n_http_header_env == BLY_HTTP_VARIABLES_MAX)
-        return -EINVAL;
-    settings->http_header_env[settings->n_http_header_env++] = value;
-    return 0;
-}
-
-static int set_http_ca_file(struct settings *settings, const char *value)
-{
-    return set_path(&settings->http_ca_file, value);
-}
-
-static int allow_fs(struct settings *settings, const char *value)
-{
-    (void)value;
-    settings->allowances |= BLY_ALLOW_LANDLOCK_FS;
-    return 0;
-}
-
-static int allow_processes(struct settings *settings, const char *value)
-{
-    (void)value;
-    settings->allowances |= BLY_ALLOW_LANDLOCK_PROCESSES;
-    return 0;
-}
-
-static int set_help(struct settings *settings, const char *value)
-{
-    (void)value;
-    settings->help = true;
-    return 0;
-}
-
-static int set_print_openrpc(struct settings *settings, const char *value)
-{
-    (void)value;
-    settings->print_openrpc = true;
-    return 0;
-}
-
-static const struct setting {
-    const char *name;
-    const char *argument;                                     /* NULL: takes none */
-    int (*set)(struct settings *settings, const char *value); /* NULL: see `text` */
-    const char *sentence;
-    size_t text; /* where in struct settings the argument goes as it is, unless it is empty */
-} table[] = {
-    {"listen", "URL", set_listen,
-     "where to listen: ws://IP:PORT, unix:///PATH, stdio, or systemd for the sockets it passes;\n"
-     "        may be repeated (ws://127.0.0.1:0, or what systemd passes)"},
-    {"any-path", NULL, set_any_path,
-     "take connections on every path, for proxies that route by it"},
-    {"ws-auth", "MODE", set_ws_auth,
-     "ask every client for a token: capability-token or signed-bearer-token"},
-    {"ws-token-file", "PATH", NULL, "capability-token: the file with the token",
-     offsetof(struct settings, auth.token_file)},
-    {"ws-token-sha256", "HEX", set_ws_token_sha256,
-     "capability-token: the token's SHA-256, instead of a file"},
-    {"ws-shared-secret-file", "PATH", NULL,
-     "signed-bearer-token: the file with the key of JWTs signed with HS256, 32 bytes or more",
-     offsetof(struct settings, auth.shared_secret_file)},
-    {"ws-issuer", "TEXT", NULL, "signed-bearer-token: what `iss` has to be",
-     offsetof(struct settings, auth.issuer)},
-    {"ws-audience", "TEXT", NULL, "signed-bearer-token: what `aud` has to contain",
-     offsetof(struct settings, auth.audience)},
-    {"ws-max-clock-skew-seconds", "N", set_ws_max_clock_skew,
-     "signed-bearer-token: what clocks may differ by (30)"},
-    {"insecure-no-auth", NULL, set_insecure_no_auth,
-     "listen beyond this machine without asking anybody for a token"},
-    {"log-level", "LEVEL", set_log_level, "error, warn, info or debug (warn)"},
-    {"exit-on-stdin-close", NULL, set_exit_on_stdin_close, "end when stdin ends, as on SIGTERM"},
-    {"self-exe", "PATH", set_self_exe, "this program, for the processes it starts itself"},
-    {"linux-sandbox-exe", "PATH", set_sandbox_exe, "the program called bailey-linux-sandbox"},
-    {"allow-http-request", NULL, set_allow_http_request,
-     "serve http/request: clients reach every web server that this machine reaches"},
-    {"http-header-env", "NAME", add_http_header_env,
-     "headers of http/request may use this variable; programs no longer get it (repeatable)"},
-    {"http-ca-file", "PATH", set_http_ca_file,
-     "certificates that https servers are checked with (those of the system)"},
-    {"print-openrpc", NULL, set_print_openrpc,
-     "print the protocol as an OpenRPC document, and start nothing"},
-    {"allow-landlock-fs", NULL, allow_fs,
-     "without namespaces: serve file requests also where only the helper's own decision holds back "
-     "parts of what is granted (see bailey doctor)"},
-    {"allow-landlock-processes", NULL, allow_processes,
-     "without namespaces: run programs that may read everything and write nothing behind Landlock "
-     "alone"},
-    {"help", NULL, set_help, "show this"},
-};
-
-void bly_cli_exec_server_help(FILE *out)
-{
-    (void)fputs("usage: bailey exec-server [OPTION...]\n\n"
-                "Serves agents until SIGTERM, SIGINT or SIGHUP. Prints the URLs it listens on to\n"
-                "stdout, a line each; everything else goes to stderr.\n\n",
-                out);
-    for (size_t i = 0; i < BLY_LEN(table); i++)
-        (void)fprintf(out, "  --%s%s%s\n        %s\n", table[i].name, table[i].argument ? " " : "",
-                      table[i].argument ? table[i].argument : "", table[i].sentence);
-    (void)fputs("\nLimits, with their defaults:\n\n", out);
-    for (size_t i = 0; i < bly_limit_count; i++)
-        (void)fprintf(out, "  --%s N\n        %s: %s (%" PRIu64 "; %" PRIu64 " to %" PRIu64 ")\n",
-                      bly_limit_table[i].option, bly_limit_table[i].unit,
-                      bly_limit_table[i].sentence, bly_limit_table[i].def, bly_limit_table[i].min,
-                      bly_limit_table[i].max);
-}
-
-/* Both tables as getopt_long(3) wants them; `val` is the row, limits after settings. */
-static struct option *make_options(void)
-{
-    size_t n = BLY_LEN(table) + bly_limit_count;
-    struct option *options = calloc(n + 1, sizeof(*options));
-
-    if (!options)
-        return NULL;
-    for (size_t i = 0; i < n; i++) {
-        bool limit = i >= BLY_LEN(table);
-        bool argument = limit || table[i].argument;
-
-        options[i].name = limit ? bly_limit_table[i - BLY_LEN(table)].option : table[i].name;
-        options[i].has_arg = argument ? required_argument : no_argument;
-        options[i].val = (int)i;
-    }
-    return options;
-}
-
-static int set_limit(struct settings *settings, const struct bly_limit_info *info)
-{
-    int r = bly_limits_set(&settings->limits, info->option, optarg);
-
-    if (r < 0)
-        (void)fprintf(stderr,
-                      "bailey: --%s wants a number from %" PRIu64 " to %" PRIu64 ", not '%s'\n",
-                      info->option, info->min, info->max, optarg);
-    return r;
-}
-
-/* Empty is what a variable that was forgotten leaves, and never what was meant. */
-static int set_text(struct settings *settings, size_t offset, const char *value)
-{
-    memcpy((char *)settings + offset, &value, sizeof(value));
-    return *value ? 0 : -EINVAL;
-}
-
-static int set_one(struct settings *settings, size_t row)
-{
-    int r;
-
-    if (row >= BLY_LEN(table))
-        return set_limit(settings, &bly_limit_table[row - BLY_LEN(table)]);
-    r = table[row].set ? table[row].set(settings, optarg)
-                       : set_text(settings, table[row].text, optarg);
-    if (r < 0)
-        (void)fprintf(stderr, "bailey: --%s: not acceptable: '%s'\n", table[row].name, optarg);
-    return r;
-}
-
-static int parse(struct settings *settings, int argc, char **argv)
-{
-    bly_autofree struct option *options = make_options();
-    int row;
-
-    if (!options)
-        return -ENOMEM;
-    optind = 1;
-    while ((row = getopt_long(argc, argv, "", options, NULL)) != -1)
-        if (row == '?' || set_one(settings, (size_t)row) < 0)
-            return -EINVAL;
-    if (optind < argc) {
-        (void)fprintf(stderr, "bailey: unexpected argument: %s\n", argv[optind]);
-        return -EINVAL;
-    }
-    if (!settings->allow_http_request && (settings->n_http_header_env || settings->http_ca_file)) {
-        (void)fputs("bailey: --http-header-env and --http-ca-file need --allow-http-request\n",
-                    stderr);
-        return -EINVAL;
-    }
-    return 0;
-}
-
-/* Upstream's other way to say it, which takes exactly these two words. */
-static int read_environment(struct settings *settings)
-{
-    const char *value = getenv(exit_variable); /* NOLINT(concurrency-mt-unsafe) */
-
-    if (!value || strcmp(value, "false") == 0)
-        return 0;
-    if (strcmp(value, "true") != 0) {
-        (void)fprintf(stderr, "bailey: %s wants true or false, not '%s'\n", exit_variable, value);
-        return -EINVAL;
-    }
-    settings->exit_on_stdin_close = true;
-    return 0;
-}
-
-/* ---- running -------------------------------------------------------------------------------- */
-
 static const int end_signals[] = {SIGTERM, SIGINT, SIGHUP};
 
 struct running {
     uv_loop_t loop;
-    struct settings settings;
+    struct bly_server_options options;
     struct bly_environment_facts facts;
     struct bly_auth auth;
     struct bly_http_access http;
@@ -462,17 +160,17 @@ static int watch_signals(struct running *running)
 static int start_http(struct running *running, struct bly_server_config *config,
                       struct bly_err *err)
 {
-    const struct settings *settings = &running->settings;
+    const struct bly_server_options *options = &running->options;
     int r;
 
-    if (!settings->allow_http_request)
+    if (!options->allow_http_request)
         return 0;
-    r = bly_http_access_open(&running->http, settings->http_header_env, settings->n_http_header_env,
-                             settings->http_ca_file, err);
+    r = bly_http_access_open(&running->http, options->http_header_env, options->n_http_header_env,
+                             options->http_ca_file, err);
     if (r < 0)
         return r;
     config->http = &running->http.config;
-    running->facts.environment.http_header_env_vars = settings->n_http_header_env > 0;
+    running->facts.environment.http_header_env_vars = options->n_http_header_env > 0;
     return 0;
 }
 
@@ -501,8 +199,8 @@ static void on_learnt(void *arg, const struct bly_features *features)
     enum bly_rung rung;
 
     running->features = *features;
-    running->features.allow_fs = running->settings.allowances & BLY_ALLOW_LANDLOCK_FS;
-    running->features.allow_processes = running->settings.allowances & BLY_ALLOW_LANDLOCK_PROCESSES;
+    running->features.allow_fs = running->options.allow_landlock_fs;
+    running->features.allow_processes = running->options.allow_landlock_processes;
     rung = bly_rung_of_machine(features);
     environment->rung = (unsigned)rung;
     environment->landlock = features->landlock_abi;
@@ -510,27 +208,39 @@ static void on_learnt(void *arg, const struct bly_features *features)
     log_rung(&running->features, rung);
 }
 
+/* What the operator lets run on a lower rung. */
+static int allow_less(struct running *running)
+{
+    unsigned allowances = 0;
+
+    if (running->options.allow_landlock_fs)
+        allowances |= BLY_ALLOW_LANDLOCK_FS;
+    if (running->options.allow_landlock_processes)
+        allowances |= BLY_ALLOW_LANDLOCK_PROCESSES;
+    return allowances == 0 ? 0 : bly_launcher_allow(running->launcher, allowances);
+}
+
 static int start(struct running *running, struct bly_err *err)
 {
     struct bly_server_config config = {
         .loop = &running->loop,
-        .limits = &running->settings.limits,
+        .limits = &running->options.limits,
         .policy_env = &running->facts.policy_env,
         .environment = &running->facts.environment,
         .auth = &running->auth,
         .environ = environ,
-        .any_path = running->settings.any_path,
+        .any_path = running->options.any_path,
         .stdio_ended = on_stdio_ended,
         .arg = running,
     };
-    const struct bly_cli_listens *listens = &running->settings.listens;
+    const struct bly_cli_listens *listens = &running->options.listens;
     int r;
 
     /* First of all: the launcher inherits nothing of what follows, and there are no threads. */
-    r = bly_launcher_start(&running->loop, &running->settings.paths, on_launcher_death, running,
+    r = bly_launcher_start(&running->loop, &running->options.paths, on_launcher_death, running,
                            &running->launcher, err);
-    if (r == 0 && running->settings.allowances != 0)
-        r = bly_launcher_allow(running->launcher, running->settings.allowances);
+    if (r == 0)
+        r = allow_less(running);
     if (r < 0)
         return r;
     (void)signal(SIGPIPE, SIG_IGN);
@@ -540,7 +250,7 @@ static int start(struct running *running, struct bly_err *err)
         return bly_fail_sys(err, errno, "cannot become undumpable");
 
     /* Only now: nothing that runs without a wall can look at the secret in our memory. */
-    r = bly_auth_options_load(&running->settings.auth, &running->auth, err);
+    r = bly_auth_options_load(&running->options.auth, &running->auth, err);
     if (r == 0)
         r = bly_environment_facts_init(&running->facts, err);
     if (r < 0)
@@ -554,7 +264,7 @@ static int start(struct running *running, struct bly_err *err)
     if (r < 0)
         return r;
     r = watch_signals(running);
-    if (r == 0 && running->settings.exit_on_stdin_close && !listens->stdio)
+    if (r == 0 && running->options.exit_on_stdin_close && !listens->stdio)
         r = watch_input(running);
     return r < 0 ? bly_fail_sys(err, -r, "cannot watch signals or stdin") : 0;
 }
@@ -562,7 +272,7 @@ static int start(struct running *running, struct bly_err *err)
 /* Where we are, for whoever started us. */
 static void announce(const struct running *running)
 {
-    for (size_t i = 0; i < running->settings.listens.n_listens; i++) {
+    for (size_t i = 0; i < running->options.listens.n_listens; i++) {
         const char *url = bly_server_url(running->server, i);
 
         if (url)
@@ -614,7 +324,7 @@ static int prepare(struct running *running)
     bly_err_clear(&err);
     r = bly_systemd_take(&running->systemd, &err);
     if (r == 0) {
-        r = bly_cli_listen_resolve(&running->settings.listens, &running->systemd, &err);
+        r = bly_cli_listen_resolve(&running->options.listens, &running->systemd, &err);
         bly_systemd_deinit(&running->systemd);
         if (r == -EINVAL) {
             (void)fprintf(stderr, "bailey: %s\n", err.text);
@@ -636,22 +346,17 @@ static int print_openrpc(void)
 int bly_cli_exec_server(int argc, char **argv)
 {
     static struct running running; /* the loop's handles live here */
-    struct settings *settings = &running.settings;
     int status;
 
-    settings->paths.self_exe = "/proc/self/exe";
-    settings->paths.linux_sandbox_exe = "/proc/self/exe";
-    bly_limits_defaults(&settings->limits);
-    bly_log_set_level(BLY_LOG_WARN);
-    if (read_environment(settings) < 0 || parse(settings, argc, argv) < 0) {
+    if (bly_server_options_parse(&running.options, argc, argv) < 0) {
         (void)fputs("Try 'bailey help exec-server'.\n", stderr);
         return BLY_EXIT_USAGE;
     }
-    if (settings->help) {
+    if (running.options.help) {
         bly_cli_exec_server_help(stdout);
         return 0;
     }
-    if (settings->print_openrpc)
+    if (running.options.print_openrpc)
         return print_openrpc();
     status = prepare(&running);
     return status ? status : serve(&running);
