@@ -304,21 +304,30 @@ static size_t utf8_len(const unsigned char *p, size_t n, bool *ret_valid)
     return want;
 }
 
+size_t bly_json_utf8_len(const char *str, size_t len, size_t *ret_bad)
+{
+    const unsigned char *start = (const unsigned char *)str, *end = start + len, *p = start;
+
+    *ret_bad = 0;
+    while (p < end) {
+        bool valid = *p < 0x80;
+        size_t n = valid ? 1 : utf8_len(p, (size_t)(end - p), &valid);
+        bool cut_off = p + n == end && *p >= 0xc2 && *p <= 0xf4;
+
+        if (!valid) {
+            *ret_bad = cut_off ? 0 : n;
+            break;
+        }
+        p += n;
+    }
+    return (size_t)(p - start);
+}
+
 bool bly_json_is_text(const char *str)
 {
-    const unsigned char *p = (const unsigned char *)str;
-    size_t n = strlen(str);
-    bool valid = true;
+    size_t len = strlen(str), bad;
 
-    while (n > 0 && valid) {
-        size_t len = 1;
-
-        if (*p >= 0x80)
-            len = utf8_len(p, n, &valid);
-        p += len;
-        n -= len;
-    }
-    return valid;
+    return bly_json_utf8_len(str, len, &bad) == len;
 }
 
 /* Appends the one character at `p` that cannot be copied as it is; returns its length. */

@@ -32,6 +32,12 @@ int bly_json_read_copy(const char *text, size_t len, yyjson_doc **ret_doc, struc
 /* True when a JSON string can carry `str` byte by byte: it is valid UTF-8. */
 bool bly_json_is_text(const char *str);
 
+/*
+ * The length of the longest beginning of `str` that is valid UTF-8. When that is not all of it,
+ * `*ret_bad` is the number of bytes behind it that belong together; 0: the text ends too early.
+ */
+size_t bly_json_utf8_len(const char *str, size_t len, size_t *ret_bad);
+
 /* Append a JSON value. Strings: bytes that are not valid UTF-8 become U+FFFD. Return buf->error. */
 int bly_json_add_str(struct bly_buf *buf, const char *str, size_t len); /* with the quotes */
 int bly_json_add_cstr(struct bly_buf *buf, const char *str);

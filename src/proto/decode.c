@@ -178,18 +178,32 @@ unsigned bly_decode_word(struct bly_decoder *d, const char *name, enum bly_need 
     return def;
 }
 
-char *bly_decode_path_text(struct bly_decoder *d, const char *text, size_t len)
+char *bly_decode_any_path(struct bly_decoder *d, const char *text, size_t len, bool *ret_foreign)
 {
     char *path = NULL;
     int r;
 
+    *ret_foreign = false;
     if (d->error < 0 || !text)
         return NULL;
 
     r = bly_path_from_wire(text, len, &path, d->err);
     if (r == -ENOMEM)
         r = bly_fail_sys(d->err, ENOMEM, "cannot keep a path");
-    fail(d, r);
+    else if (r < 0 && d->err->kind == BLY_ERR_INVALID)
+        *ret_foreign = true;
+    if (!*ret_foreign)
+        fail(d, r);
+    return path;
+}
+
+char *bly_decode_path_text(struct bly_decoder *d, const char *text, size_t len)
+{
+    bool foreign;
+    char *path = bly_decode_any_path(d, text, len, &foreign);
+
+    if (foreign)
+        fail(d, -EINVAL);
     return path;
 }
 

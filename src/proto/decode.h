@@ -60,6 +60,12 @@ unsigned bly_decode_word(struct bly_decoder *d, const char *name, enum bly_need 
 char *bly_decode_path_text(struct bly_decoder *d, const char *text, size_t len);
 
 /*
+ * The same for methods that answer, rather than fail, when no file on this machine can have such a
+ * path (another host, a drive letter): then `*ret_foreign`, NULL, and *d->err says why.
+ */
+char *bly_decode_any_path(struct bly_decoder *d, const char *text, size_t len, bool *ret_foreign);
+
+/*
  * The policy a `sandbox` member stands for (NULL: there is none, and so no policy). The reference
  * is the caller's. Kind BLY_ERR_PARAMS or BLY_ERR_INVALID, see bly_policy_parse().
  */

@@ -115,6 +115,14 @@ static int add_errno_value(struct bly_buf *buf, int code, int sys)
     return bly_buf_add_str(buf, ")\"}");
 }
 
+void bly_rpc_failure_text(const struct bly_err *err, char *text, size_t size)
+{
+    if (wire[err->kind].errno_text && err->sys != 0)
+        (void)snprintf(text, size, "%s (os error %d)", bly_errno_text(err->sys), err->sys);
+    else
+        (void)snprintf(text, size, "%s", err->text);
+}
+
 int bly_rpc_add_failure_value(struct bly_buf *buf, const struct bly_err *err)
 {
     if (wire[err->kind].errno_text && err->sys != 0)

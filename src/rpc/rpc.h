@@ -65,6 +65,8 @@ int bly_rpc_add_failure(struct bly_buf *buf, const struct bly_rpc_id *id,
 int bly_rpc_add_failure_with(struct bly_buf *buf, const struct bly_rpc_id *id,
                              const struct bly_err *err, const void *data, size_t len);
 int bly_rpc_code(const struct bly_err *err);
+/* Only its text, for answers that tell of errors among other things. */
+void bly_rpc_failure_text(const struct bly_err *err, char *text, size_t size);
 /* Only the value {"code":...,"message":...} of that answer. */
 int bly_rpc_add_failure_value(struct bly_buf *buf, const struct bly_err *err);
 /* "failed to parse websocket JSON-RPC message from exec-server PEER: REASON", code -32600, id -1.

@@ -327,10 +327,45 @@ static void a_full_buffer_is_reported(void **state)
     bly_buf_deinit(&buf);
 }
 
+/* ---- how far a text is UTF-8 ---- */
+
+static const struct {
+    const char *text;
+    size_t len, valid, bad; /* len 0: all of it */
+} utf8_cases[] = {
+    {"", 0, 0, 0},
+    {"abc", 0, 3, 0},
+    {"a\xc3\xbc\xe2\x82\xac\xf0\x9f\x92\xa9z", 0, 11, 0},
+    {"a\0b", 3, 3, 0},
+    {"ab\xff", 0, 2, 1},
+    {"\x80", 0, 0, 1},
+    {"a\xc0\x80", 0, 1, 1},         /* overlong */
+    {"a\xed\xa0\x80", 0, 1, 1},     /* a surrogate */
+    {"a\xf4\x90\x80\x80", 0, 1, 1}, /* above U+10FFFF */
+    {"abc\xe2\x82z", 0, 3, 2},
+    {"abc\xf0\x9f\x92z", 0, 3, 3},
+    {"abc\xc3", 0, 3, 0}, /* the end comes too early */
+    {"abc\xe2\x82", 0, 3, 0},
+    {"\xf0\x9f\x92", 0, 0, 0},
+    {"\xe2\xff", 0, 0, 1},
+};
+
+static void utf8_ends_somewhere(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < BLY_LEN(utf8_cases); i++) {
+        size_t len = utf8_cases[i].len ? utf8_cases[i].len : strlen(utf8_cases[i].text);
+        size_t bad = 99;
+
+        assert_int_equal(bly_json_utf8_len(utf8_cases[i].text, len, &bad), utf8_cases[i].valid);
+        assert_int_equal(bad, utf8_cases[i].bad);
+    }
+}
+
 int main(void)
 {
     static struct CMUnitTest
-        tests[BLY_LEN(read_cases) + BLY_LEN(count_cases) + BLY_LEN(write_cases) + 6];
+        tests[BLY_LEN(read_cases) + BLY_LEN(count_cases) + BLY_LEN(write_cases) + 7];
     size_t n = 0;
 
     for (size_t i = 0; i < BLY_LEN(read_cases); i++)
@@ -351,5 +386,6 @@ int main(void)
     tests[n++] = (struct CMUnitTest)cmocka_unit_test(every_pair_of_bytes_writes_as_valid_json);
     tests[n++] = (struct CMUnitTest)cmocka_unit_test(numbers);
     tests[n++] = (struct CMUnitTest)cmocka_unit_test(a_full_buffer_is_reported);
+    tests[n++] = (struct CMUnitTest)cmocka_unit_test(utf8_ends_somewhere);
     return _cmocka_run_group_tests("json", tests, n, NULL, NULL);
 }
