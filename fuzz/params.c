@@ -123,12 +123,63 @@ static int decode_close(const struct method *method, yyjson_val *value, struct b
     return r;
 }
 
-static int decode_watch_missing(const struct method *method, yyjson_val *value, struct bly_buf *out,
-                                struct bly_err *err)
+static int decode_watch(const struct method *method, yyjson_val *value, struct bly_buf *out,
+                        struct bly_err *err)
+{
+    struct bly_watch_params params;
+    int r = bly_proto_decode_watch(value, &params, err);
+
+    (void)method;
+    if (r < 0)
+        return r;
+    FUZZ_MUST(params.n_missing <= BLY_MISSING_PATHS_MAX);
+    FUZZ_MUST(params.hopeless || params.n_missing > 0);
+    for (size_t i = 0; i < params.n_missing; i++)
+        put_path(out, params.missing[i]);
+    put_path(out, params.present);
+    bly_buf_printf(out, "%ju %d", params.watch_id, params.hopeless);
+    bly_watch_params_deinit(&params);
+    return 0;
+}
+
+static int decode_discover(const struct method *method, yyjson_val *value, struct bly_buf *out,
+                           struct bly_err *err)
+{
+    struct bly_discover_params params;
+    int r = bly_proto_decode_discover(value, &fuzz_env, &params, err);
+
+    (void)method;
+    if (r < 0)
+        return r;
+    FUZZ_MUST(params.n_roots <= BLY_DISCOVER_ROOTS_MAX);
+    for (size_t i = 0; i < params.n_roots; i++) {
+        FUZZ_MUST(!params.roots[i].path == (params.roots[i].reason != NULL));
+        put_text(out, params.roots[i].id, params.roots[i].id_len);
+        put_path(out, params.roots[i].path);
+        put_policy(out, params.roots[i].policy);
+    }
+    bly_discover_params_deinit(&params);
+    return 0;
+}
+
+static int decode_discover_installed(const struct method *method, yyjson_val *value,
+                                     struct bly_buf *out, struct bly_err *err)
 {
     (void)method;
     (void)out;
-    return bly_proto_decode_watch_missing(value, err);
+    return bly_proto_decode_discover_installed(value, &fuzz_env, err);
+}
+
+static int decode_config_read(const struct method *method, yyjson_val *value, struct bly_buf *out,
+                              struct bly_err *err)
+{
+    struct bly_config_params params;
+    int r = bly_proto_decode_config_read(value, &params, err);
+
+    (void)method;
+    if (r == 0)
+        bly_buf_put_str(out, params.refusal);
+    return r;
 }
 
 static int decode_initialize(const struct method *method, yyjson_val *value, struct bly_buf *out,
@@ -234,7 +285,7 @@ static const struct method methods[] = {
     {decode_fs, BLY_FS_READ_BLOCK},                                 /* K */
     {decode_fs, BLY_FS_WRITE_BLOCK},                                /* L */
     {.decode = decode_close},                                       /* M */
-    {.decode = decode_watch_missing},                               /* N */
+    {.decode = decode_watch},                                       /* N */
     {.decode = decode_initialize},                                  /* O */
     {.decode = decode_start},                                       /* P */
     {decode_process, .decode_process = bly_proto_decode_read},      /* Q */
@@ -242,8 +293,11 @@ static const struct method methods[] = {
     {decode_process, .decode_process = bly_proto_decode_terminate}, /* S */
     {decode_process, .decode_process = bly_proto_decode_signal},    /* T */
     {.decode = decode_nothing},                                     /* U */
-    {.is_oneshot = true},    /* V: a whole request of the one-shot helper */
-    {.decode = decode_http}, /* W */
+    {.is_oneshot = true},                  /* V: a whole request of the one-shot helper */
+    {.decode = decode_http},               /* W */
+    {.decode = decode_discover},           /* X */
+    {.decode = decode_discover_installed}, /* Y */
+    {.decode = decode_config_read},        /* Z */
 };
 
 static int decode_oneshot(char *text, size_t len, struct bly_buf *out, struct bly_err *err)

@@ -20,9 +20,9 @@ static const struct {
     {"networkProxyReviewDomains", false},
     {"credentialMasking", false},
     {"credentialMaskingCustomProviders", false},
-    {"capabilityDiscoverySandbox", false},
+    {"capabilityDiscoverySandbox", true},
     {"capabilityDiscoveryV2", false},
-    {"fsWatchMissing", false},
+    {"fsWatchMissing", false, offsetof(struct bly_environment, watches_missing)},
     {"environmentConfigRead", false},
     {"httpHeaderEnvVars", false, offsetof(struct bly_environment, http_header_env_vars)},
     {"sandboxedFileStreaming", true},
@@ -98,5 +98,36 @@ int bly_proto_encode_initialize(const char *session_id, const struct bly_environ
     bly_json_add_cstr(buf, session_id);
     BLY_ADD(buf, ",\"environmentInfo\":");
     bly_proto_encode_environment(environment, buf);
+    return BLY_ADD(buf, "}");
+}
+
+static void add_no_layers(struct bly_buf *buf, const char *name)
+{
+    bly_json_add_cstr(buf, name);
+    BLY_ADD(buf, ":{\"layers\":[],\"cloudInsertionIndex\":0}");
+}
+
+/* This server has no configuration in TOML: there are no layers of it. */
+int bly_proto_encode_config(const struct bly_environment *environment, struct bly_buf *buf)
+{
+    BLY_ADD(buf, "{");
+    if (environment->home) {
+        BLY_ADD(buf, "\"userHomeDir\":");
+        bly_encode_uri(buf, environment->home);
+        BLY_ADD(buf, ",");
+    }
+    if (environment->codex_home) {
+        BLY_ADD(buf, "\"codexHomeDir\":");
+        bly_encode_uri(buf, environment->codex_home);
+        BLY_ADD(buf, ",");
+    }
+    if (environment->hostname) {
+        BLY_ADD(buf, "\"hostname\":");
+        bly_json_add_cstr(buf, environment->hostname);
+        BLY_ADD(buf, ",");
+    }
+    add_no_layers(buf, "config");
+    BLY_ADD(buf, ",");
+    add_no_layers(buf, "requirements");
     return BLY_ADD(buf, "}");
 }

@@ -245,25 +245,6 @@ int bly_proto_decode_close(yyjson_val *params, struct bly_fs_params *ret, struct
     return d.error < 0 ? d.error : check_handle_id(ret, err);
 }
 
-int bly_proto_decode_watch_missing(yyjson_val *params, struct bly_err *err)
-{
-    struct bly_decoder d = bly_decoder_of(params, "params", err);
-    yyjson_val *missing, *path;
-    size_t len, i, n;
-
-    (void)bly_decode_u64(&d, "watchId", BLY_REQUIRED, 0);
-    missing = bly_decode_array(&d, "missing", BLY_REQUIRED);
-    (void)bly_decode_str(&d, "present", BLY_OPTIONAL, &len);
-    if (d.error < 0)
-        return d.error;
-
-    yyjson_arr_foreach (missing, i, n, path) {
-        if (!yyjson_is_str(path))
-            bly_decode_mistyped(&d, "missing", path, "a string");
-    }
-    return d.error;
-}
-
 void bly_fs_params_deinit(struct bly_fs_params *params)
 {
     free(params->path);

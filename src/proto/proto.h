@@ -13,6 +13,7 @@
 #include <yyjson.h>
 
 #include "fs/fs.h"
+#include "fs/missing.h"
 
 struct bly_buf;
 struct bly_err;
@@ -35,8 +36,47 @@ int bly_proto_decode_fs(enum bly_fs_op op, yyjson_val *params, const struct bly_
 /* fs/close: only the handle id. */
 int bly_proto_decode_close(yyjson_val *params, struct bly_fs_params *ret, struct bly_err *err);
 void bly_fs_params_deinit(struct bly_fs_params *params);
-/* fs/watchMissing: checks the params and keeps nothing; the answer is always {"watching":false}. */
-int bly_proto_decode_watch_missing(yyjson_val *params, struct bly_err *err);
+
+/* fs/watchMissing. */
+struct bly_watch_params {
+    uint64_t watch_id;
+    char *missing[BLY_MISSING_PATHS_MAX]; /* owned */
+    size_t n_missing;
+    char *present; /* owned; NULL: none */
+    bool hopeless; /* too many paths or none, or one that no file here can have: not watched */
+};
+int bly_proto_decode_watch(yyjson_val *params, struct bly_watch_params *ret, struct bly_err *err);
+void bly_watch_params_deinit(struct bly_watch_params *params);
+/* The whole notification. */
+int bly_proto_add_missing_changed(struct bly_buf *buf, uint64_t watch_id);
+
+/* capabilityRoots/discoverV1; what comes of it is in proto/discovery.h. */
+enum { BLY_DISCOVER_ROOTS_MAX = 128 };
+struct bly_discover_root {
+    const char *id, *path_text; /* borrowed, may contain NUL */
+    size_t id_len, path_text_len;
+    char *path;                /* owned; NULL: no file here can have such a path, and */
+    char *reason;              /* owned: why */
+    struct bly_policy *policy; /* one reference; NULL: no sandbox */
+};
+struct bly_discover_params {
+    struct bly_discover_root *roots; /* owned */
+    size_t n_roots;
+};
+int bly_proto_decode_discover(yyjson_val *params, const struct bly_policy_env *env,
+                              struct bly_discover_params *ret, struct bly_err *err);
+void bly_discover_params_deinit(struct bly_discover_params *params);
+
+/* capabilities/discoverV2: checked, and nothing of it is needed. */
+int bly_proto_decode_discover_installed(yyjson_val *params, const struct bly_policy_env *env,
+                                        struct bly_err *err);
+
+/* environmentConfig/read: likewise. */
+struct bly_config_params {
+    const char *refusal; /* static; NULL: none. -32602 like any other, but after the handshake */
+};
+int bly_proto_decode_config_read(yyjson_val *params, struct bly_config_params *ret,
+                                 struct bly_err *err);
 
 struct bly_initialize_params {
     const char *client_name;
@@ -116,7 +156,10 @@ struct bly_environment {
     unsigned rung;             /* of the ladder of walls (sandbox/enforce/rung.h); 0: left out */
     unsigned landlock;         /* ABI; 0: none */
     const char *rung_reason;   /* why it is not the first rung; NULL: it is */
+    const char *codex_home, *hostname; /* environmentConfig/read; NULL: left out */
+    bool watches_missing;              /* fs/watchMissing watches */
 };
+int bly_proto_encode_config(const struct bly_environment *environment, struct bly_buf *buf);
 int bly_proto_encode_environment(const struct bly_environment *environment, struct bly_buf *buf);
 int bly_proto_encode_initialize(const char *session_id, const struct bly_environment *environment,
                                 struct bly_buf *buf);

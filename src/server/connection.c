@@ -501,6 +501,7 @@ static void on_closed(void *user, struct bly_conn *conn, const char *reason)
 
     connection->pumping = true; /* keeps it alive while its calls are dropped */
     bly_exchanges_end(connection);
+    bly_connection_unwatch(connection);
     cancel_calls(connection);
     connection->pumping = false;
     bly_connection_pump(connection);

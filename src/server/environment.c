@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -89,6 +90,24 @@ static const char *find_home(void)
     return user ? user->pw_dir : NULL;
 }
 
+/* Where a Codex on this machine would have its files, whether there is one or not. */
+static bool find_codex_home(const char *home, char **ret_path)
+{
+    const char *set = variable("CODEX_HOME");
+
+    if (set && set[0] == '/')
+        return copy_absolute(set, ret_path);
+    *ret_path = home ? bly_path_join(home, ".codex") : NULL;
+    return !home || *ret_path;
+}
+
+static char *find_hostname(void)
+{
+    struct utsname names;
+
+    return uname(&names) == 0 ? strdup(names.nodename) : NULL;
+}
+
 int bly_environment_facts_init(struct bly_environment_facts *facts, struct bly_err *err)
 {
     bly_autofree char *cwd = getcwd(NULL, 0);
@@ -99,8 +118,10 @@ int bly_environment_facts_init(struct bly_environment_facts *facts, struct bly_e
 
     facts->shell_path = strdup(find_shell());
     facts->provider_id = make_provider_id();
+    facts->hostname = find_hostname();
     if (!copy_absolute(cwd, &facts->cwd) || !copy_absolute(find_home(), &facts->home) ||
-        !copy_absolute(variable("TMPDIR"), &facts->tmpdir) || !facts->shell_path ||
+        !copy_absolute(variable("TMPDIR"), &facts->tmpdir) ||
+        !find_codex_home(facts->home, &facts->codex_home) || !facts->shell_path ||
         !facts->provider_id || !facts->cwd) {
         bly_environment_facts_deinit(facts);
         return bly_fail(err, BLY_ERR_LIMIT, ENOMEM, "out of memory");
@@ -114,6 +135,8 @@ int bly_environment_facts_init(struct bly_environment_facts *facts, struct bly_e
         .cwd = facts->cwd,
         .home = facts->home,
         .tmpdir = facts->tmpdir,
+        .codex_home = facts->codex_home,
+        .hostname = facts->hostname,
     };
     facts->policy_env = (struct bly_policy_env){.cwd = facts->cwd, .tmpdir = facts->tmpdir};
     return 0;
@@ -126,5 +149,7 @@ void bly_environment_facts_deinit(struct bly_environment_facts *facts)
     free(facts->cwd);
     free(facts->home);
     free(facts->tmpdir);
+    free(facts->codex_home);
+    free(facts->hostname);
     memset(facts, 0, sizeof(*facts));
 }

@@ -8,9 +8,9 @@
 #include "sandbox/policy/policy.h"
 
 struct bly_environment_facts {
-    struct bly_environment environment;                   /* points into this struct */
-    struct bly_policy_env policy_env;                     /* likewise */
-    char *shell_path, *provider_id, *cwd, *home, *tmpdir; /* owned */
+    struct bly_environment environment; /* points into this struct */
+    struct bly_policy_env policy_env;   /* likewise */
+    char *shell_path, *provider_id, *cwd, *home, *tmpdir, *codex_home, *hostname; /* owned */
 };
 
 /* -ENOMEM, or what getcwd(3) says, with `err` set. */

@@ -52,9 +52,19 @@ static int start_session(struct bly_call *call, struct bly_err *err)
     return bly_session_new(connection->server, connection, &session, err);
 }
 
+/* As things are now: which walls stand comes to be known after the start. */
+static struct bly_environment environment_of(const struct bly_server *server)
+{
+    struct bly_environment environment = *server->config.environment;
+
+    environment.watches_missing = server->missing_watcher != NULL;
+    return environment;
+}
+
 void bly_run_initialize(struct bly_call *call)
 {
     struct bly_connection *connection = call->connection;
+    struct bly_environment environment = environment_of(connection->server);
     struct bly_err err;
     struct bly_buf buf;
 
@@ -63,8 +73,7 @@ void bly_run_initialize(struct bly_call *call)
     } else {
         connection->state = BLY_CONNECTION_INITIALIZED;
         bly_call_begin_result(call, &buf);
-        (void)bly_proto_encode_initialize(connection->session->id,
-                                          connection->server->config.environment, &buf);
+        (void)bly_proto_encode_initialize(connection->session->id, &environment, &buf);
         bly_call_end_result(call, &buf);
     }
     bly_call_done(call);
@@ -78,10 +87,34 @@ int bly_decode_nothing(struct bly_call *call, yyjson_val *params, struct bly_err
 
 void bly_run_environment_info(struct bly_call *call)
 {
+    struct bly_environment environment = environment_of(call->connection->server);
     struct bly_buf buf;
 
     bly_call_begin_result(call, &buf);
-    (void)bly_proto_encode_environment(call->connection->server->config.environment, &buf);
+    (void)bly_proto_encode_environment(&environment, &buf);
+    bly_call_end_result(call, &buf);
+    bly_call_done(call);
+}
+
+int bly_decode_config_read(struct bly_call *call, yyjson_val *params, struct bly_err *err)
+{
+    return bly_proto_decode_config_read(params, &call->params.config, err);
+}
+
+int bly_admit_config_read(struct bly_call *call, struct bly_err *err)
+{
+    const char *refusal = call->params.config.refusal;
+
+    return refusal ? bly_fail(err, BLY_ERR_PARAMS, EINVAL, "%s", refusal) : 0;
+}
+
+void bly_run_config_read(struct bly_call *call)
+{
+    struct bly_environment environment = environment_of(call->connection->server);
+    struct bly_buf buf;
+
+    bly_call_begin_result(call, &buf);
+    (void)bly_proto_encode_config(&environment, &buf);
     bly_call_end_result(call, &buf);
     bly_call_done(call);
 }

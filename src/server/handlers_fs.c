@@ -237,16 +237,3 @@ void bly_run_close(struct bly_call *call)
     bly_call_result(call, "{}");
     bly_call_done(call);
 }
-
-int bly_decode_watch_missing(struct bly_call *call, yyjson_val *params, struct bly_err *err)
-{
-    (void)call;
-    return bly_proto_decode_watch_missing(params, err);
-}
-
-/* Nothing is watched yet, and environmentInfo says so; clients then ask again themselves. */
-void bly_run_watch_missing(struct bly_call *call)
-{
-    bly_call_result(call, "{\"watching\":false}");
-    bly_call_done(call);
-}

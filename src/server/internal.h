@@ -26,6 +26,7 @@
 
 struct bly_call;
 struct bly_connection;
+struct bly_discover;
 struct bly_exchange;
 struct bly_handle;
 struct bly_http_client;
@@ -58,7 +59,8 @@ struct bly_server {
     struct bly_listener *listeners[BLY_LISTENERS_MAX];
     size_t n_listeners, n_listening; /* n_listening: whose handles are not gone yet */
     struct bly_planner *planner;
-    struct bly_watcher *watcher; /* what warm helpers depend on */
+    struct bly_watcher *watcher;                 /* what warm helpers depend on */
+    struct bly_missing_watcher *missing_watcher; /* NULL: nothing is watched */
     struct bly_ring *empty_ring; /* what a process that has not started yet has said */
     size_t n_helpers;            /* of all sessions, kept by fs */
     struct bly_metrics metrics;
@@ -99,15 +101,18 @@ struct bly_connection {
     struct bly_http_client *http; /* NULL until needed */
     struct bly_exchange_list exchanges;
     size_t n_exchanges;
-    struct bly_call_queue calls; /* all that are not done yet */
-    size_t n_calls, n_parked;    /* parked: process/read that waits; not part of n_calls */
-    size_t call_bytes;           /* message text held by calls */
+    struct bly_call_queue calls;     /* all that are not done yet */
+    size_t n_calls, n_parked;        /* parked: process/read that waits; not part of n_calls */
+    struct bly_missing_watch *watch; /* fs/watchMissing; NULL: none */
+    struct bly_call *watch_call;     /* while the watch is being set up */
+    uint64_t watch_id;               /* the largest so far; 0 is no id */
+    size_t call_bytes;               /* message text held by calls */
     struct bly_known known;
     struct bly_policy_known folded; /* the context of the message that is being decoded */
-    bool closing;                /* bly_conn_close() was called: nothing more is listened to */
-    bool violated;               /* that was because the client broke the protocol */
-    bool ended;                  /* the client says no more, and waits for answers */
-    bool congested, flooded;     /* unsent bytes above the limit, above twice the limit */
+    bool closing;                   /* bly_conn_close() was called: nothing more is listened to */
+    bool violated;                  /* that was because the client broke the protocol */
+    bool ended;                     /* the client says no more, and waits for answers */
+    bool congested, flooded;        /* unsent bytes above the limit, above twice the limit */
     bool reading_paused;
     bool probing;
     bool pumping;
@@ -131,6 +136,9 @@ void bly_connection_close(struct bly_connection *connection, uint16_t code, cons
 
 /* What policies may refer to, for the message that is being decoded. */
 struct bly_policy_env bly_connection_policy_env(const struct bly_connection *connection);
+
+/* Ends its watch; a call that sets one up is answered: not watching. */
+void bly_connection_unwatch(struct bly_connection *connection);
 
 /* Starts whatever may start now; called by bly_call_done(). */
 void bly_connection_pump(struct bly_connection *connection);
@@ -182,12 +190,17 @@ struct bly_call {
         struct bly_start_params start;
         struct bly_process_params process;
         struct bly_http_params http;
+        struct bly_watch_params watch;
+        struct bly_config_params config;
+        struct bly_discover_params discover;
     } params;
 
     /* fs */
     struct bly_fs_context *context;
     struct bly_fs_call *fs_call;
     struct bly_handle *handle; /* one reference */
+
+    struct bly_discover *discover; /* capabilityRoots/discoverV1 under way; owned */
 
     /* http */
     struct bly_exchange *exchange; /* NULL once answered */
@@ -331,8 +344,6 @@ int bly_admit_fs(struct bly_call *call, struct bly_err *err);
 int bly_fs_lane(struct bly_call *call);
 void bly_run_fs(struct bly_call *call);
 void bly_deinit_fs(struct bly_call *call);
-int bly_decode_watch_missing(struct bly_call *call, yyjson_val *params, struct bly_err *err);
-void bly_run_watch_missing(struct bly_call *call);
 int bly_decode_close(struct bly_call *call, yyjson_val *params, struct bly_err *err);
 void bly_run_close(struct bly_call *call);
 
@@ -344,3 +355,16 @@ void bly_deinit_http(struct bly_call *call);
 void bly_exchanges_resume(struct bly_connection *connection);
 /* The connection has ended: requests and streams are dropped, calls that wait for one are done. */
 void bly_exchanges_end(struct bly_connection *connection);
+
+int bly_decode_watch(struct bly_call *call, yyjson_val *params, struct bly_err *err);
+void bly_run_watch(struct bly_call *call);
+void bly_deinit_watch(struct bly_call *call);
+
+int bly_decode_discover(struct bly_call *call, yyjson_val *params, struct bly_err *err);
+void bly_run_discover(struct bly_call *call);
+void bly_deinit_discover(struct bly_call *call);
+int bly_decode_discover_installed(struct bly_call *call, yyjson_val *params, struct bly_err *err);
+void bly_run_discover_installed(struct bly_call *call);
+int bly_decode_config_read(struct bly_call *call, yyjson_val *params, struct bly_err *err);
+int bly_admit_config_read(struct bly_call *call, struct bly_err *err);
+void bly_run_config_read(struct bly_call *call);

@@ -42,11 +42,17 @@ const struct bly_method bly_methods[] = {
     FS("fs/open", BLY_FS_OPEN, CHANGES), /* makes a handle that the next request may use */
     FS("fs/readBlock", BLY_FS_READ_BLOCK, READS),
     FS("fs/writeBlock", BLY_FS_WRITE_BLOCK, CHANGES),
-    {"fs/watchMissing", "filesystem", bly_decode_watch_missing, NULL, bly_run_watch_missing, NULL,
-     0, AT_ONCE},
+    {"fs/watchMissing", "filesystem", bly_decode_watch, NULL, bly_run_watch, bly_deinit_watch, 0,
+     AT_ONCE},
     {"fs/close", "filesystem", bly_decode_close, NULL, bly_run_close, bly_deinit_fs, 0, AT_ONCE},
     {"http/request", "http", bly_decode_http, bly_admit_http, bly_run_http, bly_deinit_http, 0,
      AT_ONCE | IF_ALLOWED},
+    {"capabilityRoots/discoverV1", "capability discovery", bly_decode_discover, NULL,
+     bly_run_discover, bly_deinit_discover, 0, READS},
+    {"capabilities/discoverV2", "capability discovery", bly_decode_discover_installed, NULL,
+     bly_run_discover_installed, NULL, 0, AT_ONCE},
+    {"environmentConfig/read", "environment config", bly_decode_config_read, bly_admit_config_read,
+     bly_run_config_read, NULL, 0, AT_ONCE},
 };
 const size_t bly_method_count = BLY_LEN(bly_methods);
 

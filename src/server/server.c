@@ -115,6 +115,17 @@ static int listen_on_all(struct bly_server *server, const struct bly_listen *lis
     return r;
 }
 
+/* A server without one is as good, only slower for clients that watch. */
+static void start_watcher(struct bly_server *server)
+{
+    uint64_t max = server->config.limits->missing_watches;
+    int r =
+        max > 0 ? bly_missing_watcher_new(server->config.loop, max, &server->missing_watcher) : 0;
+
+    if (r < 0)
+        bly_log(BLY_LOG_WARN, "watcher-failed", "reason=\"%s\"", bly_errno_text(-r));
+}
+
 int bly_server_start(const struct bly_server_config *config, const struct bly_listen *listens,
                      size_t n_listens, struct bly_server **ret_server, struct bly_err *err)
 {
@@ -141,6 +152,7 @@ int bly_server_start(const struct bly_server_config *config, const struct bly_li
         bly_server_free(server);
         return r;
     }
+    start_watcher(server);
     *ret_server = server;
     return 0;
 }
@@ -155,6 +167,7 @@ struct bly_server *bly_server_free(struct bly_server *server)
     if (!server)
         return NULL;
     bly_endpoint_unref(server->endpoint);
+    bly_missing_watcher_free(server->missing_watcher);
     bly_planner_free(server->planner);
     bly_watcher_free(server->watcher);
     bly_ring_free(server->empty_ring);
@@ -182,6 +195,8 @@ void bly_server_maybe_closed(struct bly_server *server)
     if (!LIST_EMPTY(&server->connections) || !LIST_EMPTY(&server->sessions))
         return;
     if (!uv_is_closing((uv_handle_t *)&server->linger)) {
+        if (server->missing_watcher)
+            bly_missing_watcher_close(server->missing_watcher);
         uv_close((uv_handle_t *)&server->linger, on_linger_closed);
         return;
     }

@@ -163,6 +163,14 @@ def file_handles(_server, client):
     expect(code == -32600, f"code {code}")
 
 
+def missing_watches(_server, client):
+    """The root counts once for every path right below it."""
+    missing = ["/bailey-missing-1", "/bailey-missing-2"]
+    few = client.call("fs/watchMissing", {"watchId": 1, "missing": missing[:1]})
+    many = client.call("fs/watchMissing", {"watchId": 2, "missing": missing})
+    expect(few["watching"] and not many["watching"], f"{few}, {many}")
+
+
 def children(pid):
     return [child for child in pids() if (stat := stat_of(child)) and stat[0] == pid]
 
@@ -405,6 +413,7 @@ ROWS = {
     "max-stdin-bytes": (4096, stdin_bytes),
     "max-file-handles": (1, file_handles),
     "max-watches": (2, watches),
+    "max-missing-watches": (1, missing_watches),
     "max-helpers-per-session": (2, helpers_per_session),
     "max-helpers": (1, helpers),
     "helper-idle-ms": (100, helper_idle_ms),

@@ -52,6 +52,8 @@ def read_arguments():
     parser.add_argument("--skip-area", action="append", default=[], metavar="AREA")
     parser.add_argument("--only", type=lambda text: text.split(","), default=[],
                         metavar="ID[,ID...]", help="only these cases; prefixes are fine")
+    parser.add_argument("--skip", type=lambda text: text.split(","), default=[],
+                        metavar="ID[,ID...]", help="all but these cases; prefixes are fine")
     parser.add_argument("--peer", action="store_true",
                         help="skip cases that state what we want rather than what upstream does")
     parser.add_argument("--jobs", type=int, help="cases at a time (4 with --server, else 1)")
@@ -137,6 +139,7 @@ def is_selected(case, options):
     return ((options.dialect == "all" or case["dialect"] == options.dialect)
             and (not options.area or case["area"] == options.area)
             and case["area"] not in options.skip_area
+            and not any(case["id"].startswith(s) for s in options.skip)
             and (not options.only or any(case["id"].startswith(o) for o in options.only)))
 
 

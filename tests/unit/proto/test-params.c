@@ -80,6 +80,38 @@ static int start(yyjson_val *params, struct bly_err *err)
     return r;
 }
 
+static int watch_missing(yyjson_val *params, struct bly_err *err)
+{
+    struct bly_watch_params p;
+    int r = bly_proto_decode_watch(params, &p, err);
+
+    if (r == 0)
+        bly_watch_params_deinit(&p);
+    return r;
+}
+
+static int discover(yyjson_val *params, struct bly_err *err)
+{
+    struct bly_discover_params p;
+    int r = bly_proto_decode_discover(params, &test_env, &p, err);
+
+    if (r == 0)
+        bly_discover_params_deinit(&p);
+    return r;
+}
+
+static int discover_installed(yyjson_val *params, struct bly_err *err)
+{
+    return bly_proto_decode_discover_installed(params, &test_env, err);
+}
+
+static int read_config(yyjson_val *params, struct bly_err *err)
+{
+    struct bly_config_params p;
+
+    return bly_proto_decode_config_read(params, &p, err);
+}
+
 #define PROCESS(name, function)                              \
     static int name(yyjson_val *params, struct bly_err *err) \
     {                                                        \
@@ -211,7 +243,7 @@ static struct method methods[] = {
     {"fs/writeBlock", write_block,
      .members = {HANDLE, OFFSET, {"chunk", "\"YQ==\"", "true", BLY_REQUIRED}}},
     {"fs/close", close_handle, .members = {HANDLE}},
-    {"fs/watchMissing", bly_proto_decode_watch_missing,
+    {"fs/watchMissing", watch_missing,
      .members = {{"watchId", "1", "\"x\"", BLY_REQUIRED},
                  {"missing", "[\"/w/a\"]", "[1]", BLY_REQUIRED},
                  {"present", "\"/w\"", "{}", BLY_OPTIONAL}}},
@@ -229,6 +261,15 @@ static struct method methods[] = {
      .members = {{"name", "\"a\"", "1", BLY_REQUIRED},
                  {"value", "\"\"", "null", BLY_REQUIRED},
                  {"valueEnvVar", "\"A\"", "1", BLY_OPTIONAL}}},
+    {"capabilityRoots/discoverV1", discover, .members = {{"roots", "[]", "{}", BLY_REQUIRED}}},
+    {"capabilityRoots/discoverV1 roots", discover, "{\"roots\":[", "]}",
+     .members = {{"id", "\"r\"", "1", BLY_REQUIRED}, PATH, SANDBOX}},
+    {"capabilities/discoverV2", discover_installed,
+     .members = {{"cwd", "\"/w\"", "5", BLY_REQUIRED}, SANDBOX}},
+    {"environmentConfig/read", read_config,
+     .members = {{"cwd", "\"/w\"", "5", BLY_REQUIRED},
+                 {"configPaths", "[[\"a\"]]", "[\"a\"]", BLY_REQUIRED},
+                 {"requirementsPaths", "[]", "[[1]]", BLY_REQUIRED}}},
 };
 
 /* ---- the checks ---- */

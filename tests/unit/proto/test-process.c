@@ -626,7 +626,7 @@ static void environments_leave_out_what_is_not_known(void **state)
     static const char capabilities[] =
         "\"capabilities\":{\"networkProxyLaunch\":false,\"networkProxyReviewDomains\":false,"
         "\"credentialMasking\":false,\"credentialMaskingCustomProviders\":false,"
-        "\"capabilityDiscoverySandbox\":false,\"capabilityDiscoveryV2\":false,"
+        "\"capabilityDiscoverySandbox\":true,\"capabilityDiscoveryV2\":false,"
         "\"fsWatchMissing\":false,\"environmentConfigRead\":false,\"httpHeaderEnvVars\":false,"
         "\"sandboxedFileStreaming\":true,\"fileWriteStreaming\":true,\"shellSnapshotV2\":false,"
         "\"windowsMxc\":false,\"linuxRootWritePreservesDevices\":false,"
@@ -683,7 +683,59 @@ static void environments_leave_out_what_is_not_known(void **state)
     assert_non_null(strstr((const char *)buf.data, ",\"sandbox\":{\"rung\":1,\"landlock\":7}}"));
 }
 
+static void a_capability_depends_on_the_watcher(void **state)
+{
+    struct bly_environment environment = {
+        .shell_name = "sh", .shell_path = "/bin/sh", .version = "1", .provider_id = "", .cwd = "/"};
+    bly_autobuf struct bly_buf buf;
+
+    (void)state;
+    bly_buf_init(&buf, 4096);
+    environment.watches_missing = true;
+    bly_proto_encode_environment(&environment, &buf);
+    bly_buf_add_char(&buf, '\0');
+    assert_non_null(strstr((char *)buf.data, "\"fsWatchMissing\":true,"));
+}
+
+static void configurations_leave_out_what_is_not_known(void **state)
+{
+    static const char nothing[] = "{\"layers\":[],\"cloudInsertionIndex\":0}";
+    struct bly_environment environment = {0};
+    bly_autobuf struct bly_buf buf;
+    char want[512];
+
+    (void)state;
+    bly_buf_init(&buf, 4096);
+    snprintf(want, sizeof(want), "{\"config\":%s,\"requirements\":%s}", nothing, nothing);
+    bly_proto_encode_config(&environment, &buf);
+    assert_buf(&buf, want);
+
+    environment =
+        (struct bly_environment){.home = "/h", .codex_home = "/h/.codex", .hostname = "a\"b"};
+    buf.len = 0;
+    snprintf(want, sizeof(want),
+             "{\"userHomeDir\":\"file:///h\",\"codexHomeDir\":\"file:///h/.codex\","
+             "\"hostname\":\"a\\\"b\",\"config\":%s,\"requirements\":%s}",
+             nothing, nothing);
+    bly_proto_encode_config(&environment, &buf);
+    assert_buf(&buf, want);
+}
+
+static void a_change_names_its_watch(void **state)
+{
+    bly_autobuf struct bly_buf buf;
+
+    (void)state;
+    bly_buf_init(&buf, 4096);
+    bly_proto_add_missing_changed(&buf, UINT64_MAX);
+    assert_buf(&buf, "{\"method\":\"fs/missingChanged\",\"params\":{\"watchId\":"
+                     "18446744073709551615}}");
+}
+
 static const struct CMUnitTest plain_tests[] = {
+    cmocka_unit_test(a_capability_depends_on_the_watcher),
+    cmocka_unit_test(configurations_leave_out_what_is_not_known),
+    cmocka_unit_test(a_change_names_its_watch),
     cmocka_unit_test(an_unknown_way_to_inherit_is_named),
     cmocka_unit_test(env_policies_are_limited),
     cmocka_unit_test(patterns_match_whole_names),

@@ -44,6 +44,10 @@ static const struct {
     {"fs/watchMissing", "{\"watchId\":1,\"missing\":[]}"},
     {"fs/close", "{\"handleId\":\"h\"}"},
     {"http/request", "{\"method\":\"GET\",\"url\":\"http://127.0.0.1:1/\",\"requestId\":\"1\"}"},
+    {"capabilityRoots/discoverV1", "{\"roots\":[]}"},
+    {"capabilities/discoverV2", "{\"cwd\":\"/\"}"},
+    {"environmentConfig/read", "{\"cwd\":\"/\",\"configPaths\":[[\"a\"]],"
+                               "\"requirementsPaths\":[]}"},
 };
 
 static void names_are_unique_and_found(void **state)
