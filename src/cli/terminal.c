@@ -6,7 +6,10 @@
 
 #include "base/cleanup.h"
 
-enum { DRAIN_MS = 1000 /* for a terminal outside that takes nothing */ };
+enum {
+    DRAIN_MS = 1000, /* for a terminal outside that takes nothing */
+    REST_MS = 50,    /* until the terminal inside is looked at that nobody had open */
+};
 
 void bly_terminal_init(struct bly_terminal *terminal)
 {
@@ -45,14 +48,17 @@ static bool is_empty(const struct bly_terminal_flow *flow)
     return flow->at == flow->len;
 }
 
-void bly_terminal_prepare(const struct bly_terminal *terminal, struct pollfd fds[BLY_TERMINAL_FDS])
+int bly_terminal_prepare(struct bly_terminal *terminal, struct pollfd fds[BLY_TERMINAL_FDS])
 {
     bool typed = !is_empty(&terminal->typed), shown = !is_empty(&terminal->shown);
+    bool rests = terminal->rests;
 
     fds[0] = (struct pollfd){.fd = typed ? -1 : terminal->in_fd, .events = POLLIN};
     fds[1] = (struct pollfd){.fd = shown ? terminal->out_fd : -1, .events = POLLOUT};
-    fds[2] = (struct pollfd){.fd = shown && !typed ? -1 : terminal->master_fd,
+    fds[2] = (struct pollfd){.fd = rests || (shown && !typed) ? -1 : terminal->master_fd,
                              .events = (short)((shown ? 0 : POLLIN) | (typed ? POLLOUT : 0))};
+    terminal->rests = false;
+    return rests ? REST_MS : -1;
 }
 
 /* False: nothing comes from there any more. */
@@ -86,9 +92,11 @@ void bly_terminal_pump(struct bly_terminal *terminal, const struct pollfd fds[BL
         (void)empty(&terminal->shown, terminal->out_fd);
     if ((fds[2].revents & POLLOUT) && !is_empty(&terminal->typed))
         (void)empty(&terminal->typed, terminal->master_fd);
+    /* EIO: the command has closed its terminal. It may be about to exit, and to close the master
+     * now would send it SIGHUP; or it opens /dev/tty again. */
     if ((fds[2].revents & (POLLIN | POLLHUP | POLLERR)) && is_empty(&terminal->shown) &&
         !fill(&terminal->shown, terminal->master_fd))
-        terminal->master_fd = bly_close(terminal->master_fd); /* EIO: nobody holds the other end */
+        terminal->rests = true;
 }
 
 static void drain(struct bly_terminal *terminal)

@@ -241,9 +241,9 @@ static int supervise(struct run *run, struct bly_err *err)
     do {
         struct pollfd fds[2 + BLY_TERMINAL_FDS] = {{.fd = run->report_fd, .events = POLLIN},
                                                    {.fd = run->signal_fd, .events = POLLIN}};
+        int timeout_ms = bly_terminal_prepare(&run->terminal, fds + 2);
 
-        bly_terminal_prepare(&run->terminal, fds + 2);
-        if (poll(fds, BLY_LEN(fds), -1) < 0)
+        if (poll(fds, BLY_LEN(fds), timeout_ms) < 0)
             return bly_fail_sys(err, errno, "cannot wait for the command");
         pass_signals(run);
         bly_terminal_pump(&run->terminal, fds + 2);

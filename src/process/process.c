@@ -20,6 +20,7 @@ enum {
     DRAIN_MAX = 1 << 20,   /* bytes of one stream read at exit: the largest pipe */
     LATE_OUTPUT_MS = 20,   /* spec sandbox.md 6.6 */
     FORCED_CLOSE_MS = 250, /* after a terminated program's exit */
+    REST_MS = 50,          /* until a terminal is looked at that nobody had open */
 };
 
 /* One descriptor: a pipe, or a terminal's master, which goes both ways. */
@@ -28,6 +29,7 @@ struct channel {
     int fd;      /* -EBADF when there is none, or it has ended */
     bool polled; /* the handle is open */
     bool output; /* is read from; stays true after the end */
+    bool rests;  /* a terminal that nobody has open for now */
     enum bly_stream stream;
     int events; /* watched; libuv makes two system calls even of a start that changes nothing */
     uv_poll_t poll;
@@ -48,7 +50,7 @@ struct bly_process {
     struct channel *input_channel; /* NULL: no stdin */
     struct bly_input *input;
     struct bly_ring *ring;
-    uv_timer_t timer; /* late output, forced close */
+    uv_timer_t timer; /* a terminal's rest, then late output, then forced close */
     unsigned n_handles;
 
     uint64_t next_seq, exit_seq;
@@ -126,7 +128,7 @@ static void channel_watch(struct channel *channel)
 
     if (channel->fd < 0 || !channel->polled)
         return;
-    if (channel->output && !process->paused)
+    if (channel->output && !channel->rests && !process->paused)
         events |= UV_READABLE;
     if (channel == process->input_channel && bly_input_wants_room(process->input))
         events |= UV_WRITABLE;
@@ -189,6 +191,31 @@ static ssize_t read_chunk(const struct channel *channel, uint8_t *buf)
     return (ssize_t)len;
 }
 
+static void on_rested(uv_timer_t *timer)
+{
+    struct bly_process *process = timer->data;
+    struct channel *channel = &process->channels[OUTPUT];
+
+    channel->rests = false;
+    channel_watch(channel);
+}
+
+/*
+ * A program that has closed its terminal need not have exited: it may be about to, and to close the
+ * master now would send it SIGHUP; or it opens /dev/tty again. The end comes with the exit.
+ */
+static void channel_hung_up(struct channel *channel)
+{
+    struct bly_process *process = channel->process;
+
+    if (channel->stream != BLY_PTY || process->reaped) {
+        channel_end(channel);
+        return;
+    }
+    channel->rests = true;
+    (void)uv_timer_start(&process->timer, on_rested, REST_MS, 0);
+}
+
 /* Up to `max_bytes`; the last chunk may go above. Calls back: the process may be closing after. */
 static void channel_read(struct channel *channel, size_t max_bytes)
 {
@@ -202,7 +229,7 @@ static void channel_read(struct channel *channel, size_t max_bytes)
         if (n == 0)
             return;
         if (n < 0) {
-            channel_end(channel);
+            channel_hung_up(channel);
             return;
         }
         done += (size_t)n;

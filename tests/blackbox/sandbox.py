@@ -338,6 +338,8 @@ def terminal(yard):
 
     program = Terminal(yard, "--", "sh", "-c", "stty size; tty; echo done")
     yield "the size comes along", program.expect(r"\d+ \d+\r\n") and program.expect(r"/dev/pts/0\r\n"), program.text
+    closer = Terminal(yard, "--", "sh", "-c", "exec 0<&- 1>&- 2>&-; sleep 0.3; echo again > /dev/tty; exit 7")
+    yield "a terminal may be closed and opened again", closer.expect("again") and closer.wait() == 7, closer.text
     yield "everything is shown before the end", program.expect("done\r\n") and program.wait() == 0, program.text
 
 
