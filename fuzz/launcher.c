@@ -104,6 +104,7 @@ static void check_report(const int pair[2], const uint8_t *data, size_t size, si
     if (r == 0) {
         FUZZ_MUST(memchr(report.err.text, '\0', sizeof(report.err.text)));
         FUZZ_MUST((report.type == BLY_REPORT_TERMINAL) == (fd >= 0));
+        FUZZ_MUST(report.refused <= (report.type == BLY_REPORT_EXITED));
     }
 }
 

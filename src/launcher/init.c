@@ -102,7 +102,8 @@ static _Noreturn void end(const struct init *init, int status)
 {
     if (!init->is_pid_1)
         (void)bly_tree_end(END_MS, forget, NULL);
-    bly_report_exited(BLY_INIT_REPORT_FD, status);
+    bly_report_exited(BLY_INIT_REPORT_FD, status,
+                      init->supervisor != NULL && bly_supervisor_has_refused(init->supervisor));
     _exit(0);
 }
 

@@ -110,6 +110,13 @@ void bly_child_signal(struct bly_child *child, int sig);
 unsigned bly_child_rung(const struct bly_child *child);
 
 /*
+ * Whether the supervisor of its wall has refused a call of something inside (sandbox/enforce/
+ * supervise.h). Known in `exited`; false when the wall was ended from outside, and its supervisor
+ * could not say so any more.
+ */
+bool bly_child_was_refused(const struct bly_child *child);
+
+/*
  * Starts a sandboxed fs helper around `plan`. `ready` gets a connected SOCK_SEQPACKET descriptor
  * (callee's, non-blocking) once the wall stands, or err. Closing the descriptor ends the helper;
  * bly_child_signal with SIGKILL ends a stuck one. `ops->exited` as above.

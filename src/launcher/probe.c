@@ -107,7 +107,7 @@ static _Noreturn void child(enum bly_wall_kind kind, const struct bly_plan *plan
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (try(kind, plan, &err) < 0)
         bly_report_failure(report_fd, &err);
-    bly_report_exited(report_fd, bly_wall_lacks_proc() ? LACKS_PROC : 0);
+    bly_report_exited(report_fd, bly_wall_lacks_proc() ? LACKS_PROC : 0, false);
     _exit(0);
 }
 

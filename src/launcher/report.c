@@ -26,9 +26,9 @@ void bly_report_started(int fd)
     write_report(fd, &report, offsetof(struct bly_report, err));
 }
 
-void bly_report_exited(int fd, int status)
+void bly_report_exited(int fd, int status, bool refused)
 {
-    struct bly_report report = {.type = BLY_REPORT_EXITED, .status = status};
+    struct bly_report report = {.type = BLY_REPORT_EXITED, .status = status, .refused = refused};
 
     write_report(fd, &report, offsetof(struct bly_report, err));
 }
@@ -122,6 +122,8 @@ int bly_report_read(int fd, struct bly_report *ret_report, int *ret_fd)
     if ((size_t)n != want || report.type < BLY_REPORT_STARTED || report.type > BLY_REPORT_TERMINAL)
         return -EBADMSG;
     if ((report.type == BLY_REPORT_TERMINAL) != (came >= 0))
+        return -EBADMSG;
+    if (report.refused > (report.type == BLY_REPORT_EXITED))
         return -EBADMSG;
     report.err.text[sizeof(report.err.text) - 1] = '\0';
     *ret_report = report;

@@ -5,6 +5,8 @@
  * what pid 1 tells afterwards: one struct bly_report a packet on a SOCK_SEQPACKET socket. The child
  * side uses plain write(2), which every filter of ours allows. The reading side trusts nothing.
  */
+#include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "base/err.h"
@@ -19,6 +21,7 @@ enum bly_report_type {
 struct bly_report {
     enum bly_report_type type;
     int status;
+    uint32_t refused; /* BLY_REPORT_EXITED: 1 when pid 1 itself has refused a call, else 0 */
     struct bly_err err;
 };
 
@@ -31,7 +34,7 @@ enum { BLY_CHILD_FAILED = 127 }; /* exit status of children that never got anywh
 
 /* Writing side. Failing to write is not reported: the reader sees the socket's end. */
 void bly_report_started(int fd);
-void bly_report_exited(int fd, int status);
+void bly_report_exited(int fd, int status, bool refused);
 void bly_report_terminal(int fd, int master_fd); /* master_fd stays the caller's */
 _Noreturn void bly_report_failure(int fd, const struct bly_err *err);
 /* bly_report_failure() with what a client reads when its wall could not be built. */

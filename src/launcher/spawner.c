@@ -34,6 +34,7 @@ struct bly_child {
     uint64_t id;
     bool started;
     unsigned rung;
+    bool refused;
     const struct bly_child_ops *ops;
     void *arg;
 };
@@ -187,11 +188,14 @@ static int on_exited(const struct link *link, struct bly_reader *reader)
 {
     struct bly_child *child = find(link, bly_get_u64(reader));
     int status = (int)bly_get_u32(reader);
+    unsigned refused = bly_get_u8(reader);
 
-    if (reader->bad || (child != NULL && !child->started))
+    if (reader->bad || refused > 1 || (child != NULL && !child->started))
         return -EBADMSG;
-    if (child != NULL)
-        report_exited(child, status);
+    if (child == NULL)
+        return 0;
+    child->refused = refused;
+    report_exited(child, status);
     return 0;
 }
 
@@ -400,6 +404,11 @@ int bly_spawner_helper(struct bly_spawner *spawner, const struct bly_plan *plan,
 unsigned bly_child_rung(const struct bly_child *child)
 {
     return child->rung;
+}
+
+bool bly_child_was_refused(const struct bly_child *child)
+{
+    return child->refused;
 }
 
 void bly_child_signal(struct bly_child *child, int sig)

@@ -41,6 +41,7 @@ struct child {
     bool killed;          /* by the server's wish */
     bool status_known;    /* walled: pid 1 said how the program ended */
     int status;
+    bool refused; /* walled: pid 1 said that it has refused something */
     struct spawner *spawner;
     int report_fd; /* -EBADF once it has ended */
     int fds[3];    /* the server's ends until it gets them: in, out, err */
@@ -117,6 +118,7 @@ static void exited(struct child *child)
     bly_buf_init(&buf, BLY_WIRE_INLINE_MAX);
     (void)bly_buf_put_u64(&buf, child->id);
     (void)bly_buf_put_u32(&buf, (uint32_t)child->status);
+    (void)bly_buf_put_u8(&buf, child->refused);
     tell(BLY_WIRE_EXITED, &buf, NULL, 0);
 }
 
@@ -155,6 +157,7 @@ static bool take_report(struct child *child)
         child->fds[1] = bly_take_fd(&fd);
     else if (report.type == BLY_REPORT_EXITED && child->kind == WALLED) {
         child->status = report.status;
+        child->refused = report.refused;
         child->status_known = true;
     }
     return true;

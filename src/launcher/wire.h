@@ -21,7 +21,7 @@ enum bly_wire_type {
     BLY_WIRE_SIGNAL,      /* server to spawner: u64 child id, u32 signal */
     BLY_WIRE_STARTED,  /* spawner to server: u64 child id, u32 pid, u8 mask, u8 rung; descriptors */
     BLY_WIRE_FAILED,   /* spawner to server: u64 child id, u32 kind, u32 sys, text */
-    BLY_WIRE_EXITED,   /* spawner to server: u64 child id, u32 wait status */
+    BLY_WIRE_EXITED,   /* spawner to server: u64 child id, u32 wait status, u8 refused (0, 1) */
     BLY_WIRE_ALLOW,    /* server to launcher: u64 of bly_launcher_allowances */
     BLY_WIRE_FEATURES, /* launcher to server, once: probe.h */
 };

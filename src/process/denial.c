@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "process/process.h"
 #include "process/ring.h"
 
 enum { TAIL_MAX = 64 << 10, N_STREAMS = BLY_PTY + 1 };
@@ -62,15 +61,29 @@ static bool shows_sign(const struct bly_ring *output, int stream, char *tail)
     return false;
 }
 
-bool bly_denial_guess(const struct bly_ring *output, int exit_code)
+enum bly_evidence bly_denial_evidence(const struct bly_ring *output, int exit_code, bool refused)
 {
     char tail[TAIL_MAX];
 
     if (exit_code == 0)
-        return false;
+        return BLY_EVIDENCE_NONE;
+    if (refused)
+        return BLY_EVIDENCE_SUPERVISED;
+    /* Its own death, or that of a child whose status a shell has passed on. */
+    if (exit_code == 128 + SIGSYS)
+        return BLY_EVIDENCE_SIGNAL;
     for (int stream = 0; stream < N_STREAMS; stream++)
         if (shows_sign(output, stream, tail))
-            return true;
-    /* 2, 126 and 127 are what shells say about themselves; upstream lists them, too. */
-    return exit_code == 128 + SIGSYS;
+            return BLY_EVIDENCE_WORDS;
+    return BLY_EVIDENCE_NONE;
+}
+
+const char *bly_evidence_name(enum bly_evidence evidence)
+{
+    static const char *const names[] = {[BLY_EVIDENCE_NONE] = "none",
+                                        [BLY_EVIDENCE_SUPERVISED] = "supervised",
+                                        [BLY_EVIDENCE_SIGNAL] = "signal",
+                                        [BLY_EVIDENCE_WORDS] = "words"};
+
+    return names[evidence];
 }

@@ -60,7 +60,8 @@ struct bly_process {
     bool waited;  /* for late output */
     bool exited;  /* announced */
     bool closed;  /* announced */
-    bool denied;
+    bool refused; /* its wall said, at the end, that it has refused something */
+    enum bly_evidence denied;
     bool terminated, paused, closing;
 };
 
@@ -304,7 +305,8 @@ static void announce_exit(struct bly_process *process)
 {
     int code = exit_code_of(process->status);
 
-    process->denied = process->sandboxed && bly_denial_guess(process->ring, code);
+    if (process->sandboxed)
+        process->denied = bly_denial_evidence(process->ring, code, process->refused);
     process->exited = true;
     process->exit_seq = process->next_seq++;
     process->ops->exited(process->arg, process->exit_seq, code, process->denied);
@@ -415,6 +417,7 @@ static void on_child_exited(void *arg, int status)
 {
     struct bly_process *process = arg;
 
+    process->refused = bly_child_was_refused(process->child);
     process->child = NULL;
     process->status = status;
     process->reaped = true;
@@ -511,7 +514,7 @@ struct bly_process_state bly_process_state(const struct bly_process *process)
     return (struct bly_process_state){.starting = !process->started,
                                       .exited = process->exited,
                                       .closed = process->closed,
-                                      .sandbox_denied = process->denied,
+                                      .sandbox_denied = process->denied != BLY_EVIDENCE_NONE,
                                       .has_stdin = process->has_stdin,
                                       .exit_code = exit_code_of(process->status),
                                       .next_seq = process->next_seq,

@@ -20,12 +20,20 @@ struct bly_process;
 
 enum bly_stream { BLY_STDOUT, BLY_STDERR, BLY_PTY };
 
+/* What says that a program failed because of its wall; the surest comes first. */
+enum bly_evidence {
+    BLY_EVIDENCE_NONE,       /* nothing does, or there is no wall, or it did not fail */
+    BLY_EVIDENCE_SUPERVISED, /* the wall's supervisor has refused a call */
+    BLY_EVIDENCE_SIGNAL,     /* death by SIGSYS: a system call filter killed it */
+    BLY_EVIDENCE_WORDS,      /* a guess: its output speaks of a denial */
+};
+
 struct bly_process_ops {
     /* err == NULL: runs. err: it never ran; the process object stays until bly_process_close(). */
     void (*started)(void *arg, const struct bly_err *err);
     void (*output)(void *arg, uint64_t seq, enum bly_stream stream, const uint8_t *data,
                    size_t len);
-    void (*exited)(void *arg, uint64_t seq, int exit_code, bool sandbox_denied);
+    void (*exited)(void *arg, uint64_t seq, int exit_code, enum bly_evidence denied);
     void (*closed)(void *arg, uint64_t seq);
     /* Something a waiting reader may want to see has happened (after the calls above). */
     void (*changed)(void *arg);

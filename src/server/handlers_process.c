@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "launcher/launcher.h"
 #include "launcher/planner.h"
+#include "process/denial.h"
 #include "process/ring.h"
 #include "sandbox/policy/policy.h"
 #include "server/internal.h"
@@ -37,19 +38,21 @@ static void on_output(void *arg, uint64_t seq, enum bly_stream stream, const uin
     notify(task, &buf);
 }
 
-static void on_exited(void *arg, uint64_t seq, int exit_code, bool sandbox_denied)
+static void on_exited(void *arg, uint64_t seq, int exit_code, enum bly_evidence evidence)
 {
     struct bly_task *task = arg;
+    bool denied = evidence != BLY_EVIDENCE_NONE;
     struct bly_buf buf;
 
-    bly_log(BLY_LOG_INFO, "process-exited", "session=%s process=\"%s\" code=%d denied=%d",
-            task->session->id, task->id, exit_code, sandbox_denied);
+    bly_log(BLY_LOG_INFO, "process-exited",
+            "session=%s process=\"%s\" code=%d denied=%d evidence=%s", task->session->id, task->id,
+            exit_code, denied, bly_evidence_name(evidence));
     bly_task_stopped(task, task->terminate, exit_code);
-    task->session->server->metrics.denied_processes += sandbox_denied;
+    task->session->server->metrics.denied_processes += denied;
     if (!task->session->connection)
         return;
     bly_buf_init(&buf, NOTIFICATION_MAX);
-    (void)bly_proto_add_exited(&buf, task->id, task->id_len, seq, exit_code, sandbox_denied);
+    (void)bly_proto_add_exited(&buf, task->id, task->id_len, seq, exit_code, denied);
     notify(task, &buf);
 }
 

@@ -71,6 +71,7 @@ struct bly_supervisor {
     size_t notif_size, resp_size;
     int root_fd;
     int proc_fd;
+    bool has_refused;
     unsigned n_blocked;
     pid_t blocked[MAX_BLOCKED];
 };
@@ -301,7 +302,19 @@ struct bly_supervisor *bly_supervisor_free(struct bly_supervisor *supervisor)
     return NULL;
 }
 
+bool bly_supervisor_has_refused(const struct bly_supervisor *supervisor)
+{
+    return supervisor->has_refused;
+}
+
 /* ---- what the caller is and says ---- */
+
+/* Answers `r` because the wall says no: evidence for whoever asks why the program failed. */
+static int refuse(const struct call *call, int r)
+{
+    call->supervisor->has_refused = true;
+    return r;
+}
 
 /* The caller is still there and still waits for us: what was read under its id was really its own.
  */
@@ -481,7 +494,7 @@ static int follow_link(struct call *call, struct place *place, int fd, const cha
             int object;
 
             if (is_ours(place->parent_fd))
-                return -EACCES;
+                return refuse(call, -EACCES);
             object = openat(place->parent_fd, name, O_PATH | O_CLOEXEC);
             if (object < 0)
                 return -errno;
@@ -627,7 +640,7 @@ static int judge(const struct call *call, const struct place *place)
         const struct guard *guard = &supervisor->guards[i];
 
         if (guard->dev == st.st_dev && guard->ino == st.st_ino && same_name(guard, place->name))
-            return -EROFS;
+            return refuse(call, -EROFS);
     }
     return 0;
 }

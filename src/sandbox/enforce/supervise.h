@@ -37,6 +37,12 @@ int bly_supervisor_new(const struct bly_plan *plan, struct bly_supervisor **ret_
                        struct bly_err *err);
 struct bly_supervisor *bly_supervisor_free(struct bly_supervisor *supervisor);
 
+/*
+ * Whether it has ever refused a call by its own decision. What the kernel refused it on a caller's
+ * behalf does not count: a mount of the wall and one of the host look the same from here.
+ */
+bool bly_supervisor_has_refused(const struct bly_supervisor *supervisor);
+
 enum { BLY_SUPERVISE_OVER = 1 };
 
 /*

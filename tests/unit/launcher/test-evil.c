@@ -52,6 +52,8 @@ static const struct evil_case {
     {"started with fewer descriptors than it says", "l", "f"},
     {"started with a strange mask", "M", "f"},
     {"started behind a wall there is not", "g", "f"},
+    {"exited with a strange answer about refusals", "Sq", "sx"},
+    {"exited without an answer about refusals", "So", "sx"},
     {"somebody else is started, exited and failed", "uyvSX", "sx"},
     {"an unknown message", "t", "f"},
     {"a message for launchers", "L", "f"},
@@ -91,14 +93,23 @@ static void say_started(const struct evil *evil, uint64_t id, unsigned mask, siz
     say_started_on(evil, id, mask, n_fds, 0);
 }
 
-static void say_exited(const struct evil *evil, uint64_t id)
+enum { NO_ANSWER = -1 };
+
+static void say_exited_with(const struct evil *evil, uint64_t id, int refused)
 {
     bly_autobuf struct bly_buf buf;
 
     bly_buf_init(&buf, 64);
     (void)bly_buf_put_u64(&buf, id);
     (void)bly_buf_put_u32(&buf, 0);
+    if (refused != NO_ANSWER)
+        (void)bly_buf_put_u8(&buf, (uint8_t)refused);
     say(evil, BLY_WIRE_EXITED, &buf, 0);
+}
+
+static void say_exited(const struct evil *evil, uint64_t id)
+{
+    say_exited_with(evil, id, 0);
 }
 
 static void say_failed(const struct evil *evil, uint64_t id, uint32_t kind, const char *text)
@@ -161,6 +172,12 @@ static void do_deed(const struct evil *evil, char deed)
         break;
     case 'g':
         say_started_on(evil, evil->id, 2, 1, 3);
+        break;
+    case 'q':
+        say_exited_with(evil, evil->id, 2);
+        break;
+    case 'o':
+        say_exited_with(evil, evil->id, NO_ANSWER);
         break;
     case 'u':
         say_started(evil, other, 2, 1);

@@ -314,15 +314,36 @@ static void killing_before_the_start_is_answered(void **state)
     }
 }
 
-static void a_denial_is_guessed(void **state)
+static void a_denial_has_evidence(void **state)
 {
-    struct run run;
+    static const struct {
+        const char *name, *script;
+        enum bly_evidence evidence;
+    } cases[] = {
+        {"words", "echo x > /usr/bailey-no", BLY_EVIDENCE_WORDS},
+        {"a mount refuses without a word", "exec 2>/dev/null; echo x > /usr/bailey-no",
+         BLY_EVIDENCE_NONE},
+        {"a protected name, without a word", "exec 2>/dev/null; mkdir -p .git/hooks || exit 1",
+         BLY_EVIDENCE_SUPERVISED},
+        {"a protected name, in a child", "(echo x > .codex; true) 2>/dev/null; exit 7",
+         BLY_EVIDENCE_SUPERVISED},
+        {"a protected name that was not missed", "mkdir .git 2>/dev/null; true", BLY_EVIDENCE_NONE},
+        {"supervised, and nothing refused", "mkdir d && echo x > d/.git && exit 1",
+         BLY_EVIDENCE_NONE},
+        {"SIGSYS", "kill -SYS $$; sleep 5", BLY_EVIDENCE_SIGNAL},
+    };
 
-    start_walled(&run, *state, "echo x > /usr/bailey-no", false);
-    run_wait_closed(&run);
-    assert_true(run.code != 0);
-    assert_true(run.denied);
-    run_close(&run);
+    for (size_t i = 0; i < BLY_LEN(cases); i++) {
+        struct run run;
+
+        start_walled(&run, *state, cases[i].script, false);
+        run_wait_closed(&run);
+        if (run.evidence != cases[i].evidence)
+            print_error("%s\n", cases[i].name);
+        assert_int_equal(run.evidence, cases[i].evidence);
+        assert_int_equal(bly_process_state(run.process).sandbox_denied, run.denied);
+        run_close(&run);
+    }
 }
 
 static bool all_closed(void *arg)
@@ -604,7 +625,7 @@ static const struct CMUnitTest others[] = {
     WALLED_TEST(everything_ends_with_the_command),
     WALLED_TEST(terminate_ends_the_whole_wall),
     WALLED_TEST(killing_before_the_start_is_answered),
-    WALLED_TEST(a_denial_is_guessed),
+    WALLED_TEST(a_denial_has_evidence),
     WALLED_TEST(fifty_at_once),
     WALLED_TEST(a_plan_that_no_longer_fits_runs_nothing),
     WALLED_TEST(a_helper_answers_and_ends_with_its_socket),

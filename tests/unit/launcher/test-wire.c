@@ -16,6 +16,7 @@
 #include "base/buf.h"
 #include "base/cleanup.h"
 #include "launcher/launcher.h"
+#include "launcher/report.h"
 #include "launcher/request.h"
 #include "launcher/wire.h"
 #include "unit/launcher/fixture.h"
@@ -340,6 +341,67 @@ static void any_changed_byte_is_survived(void **state)
     }
 }
 
+/* ---- reports -------------------------------------------------------------------------------- */
+
+static void an_exit_says_whether_something_was_refused(void **state)
+{
+    const struct sockets *sockets = *state;
+
+    for (unsigned refused = 0; refused < 2; refused++) {
+        struct bly_report report = {0};
+        int fd = -EBADF;
+
+        bly_report_exited(sockets->a, 0x300, refused);
+        assert_int_equal(bly_report_read(sockets->b, &report, &fd), 0);
+        assert_int_equal(report.type, BLY_REPORT_EXITED);
+        assert_int_equal(report.status, 0x300);
+        assert_int_equal(report.refused, refused);
+        assert_int_equal(fd, -EBADF);
+    }
+}
+
+static const struct report_case {
+    const char *name;
+    struct bly_report report;
+    size_t len;
+    int r;
+} reports[] = {
+    {"an exit", {BLY_REPORT_EXITED, 9, 1, {0}}, offsetof(struct bly_report, err), 0},
+    {"an exit without its end",
+     {BLY_REPORT_EXITED, 9, 1, {0}},
+     offsetof(struct bly_report, refused),
+     -EBADMSG},
+    {"neither yes nor no",
+     {BLY_REPORT_EXITED, 9, 2, {0}},
+     offsetof(struct bly_report, err),
+     -EBADMSG},
+    {"a refusal before the program runs",
+     {BLY_REPORT_STARTED, 0, 1, {0}},
+     offsetof(struct bly_report, err),
+     -EBADMSG},
+    {"a refusal in a failure", {BLY_REPORT_FAILED, 0, 1, {0}}, sizeof(struct bly_report), -EBADMSG},
+    {"a failure", {BLY_REPORT_FAILED, 0, 0, {0}}, sizeof(struct bly_report), 0},
+    {"an unknown type", {77, 0, 0, {0}}, offsetof(struct bly_report, err), -EBADMSG},
+};
+
+static void malformed_reports_are_refused(void **state)
+{
+    const struct sockets *sockets = *state;
+
+    for (size_t i = 0; i < BLY_LEN(reports); i++) {
+        const struct report_case *c = &reports[i];
+        struct bly_report report;
+        int fd = -EBADF;
+        int r;
+
+        assert_int_equal(write(sockets->a, &c->report, c->len), (ssize_t)c->len);
+        r = bly_report_read(sockets->b, &report, &fd);
+        if (r != c->r)
+            print_error("%s: %d\n", c->name, r);
+        assert_int_equal(r, c->r);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -352,6 +414,9 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(an_outbox_keeps_order_and_everything, setup, teardown),
         cmocka_unit_test_setup_teardown(an_outbox_closes_what_it_could_not_send, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_exit_says_whether_something_was_refused, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(malformed_reports_are_refused, setup, teardown),
         cmocka_unit_test(a_request_survives_packing),
         cmocka_unit_test(a_request_cut_anywhere_is_malformed),
         cmocka_unit_test(any_changed_byte_is_survived),

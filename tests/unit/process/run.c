@@ -39,7 +39,7 @@ static void on_output(void *arg, uint64_t seq, enum bly_stream stream, const uin
     run->max_chunk = len > run->max_chunk ? len : run->max_chunk;
 }
 
-static void on_exited(void *arg, uint64_t seq, int exit_code, bool sandbox_denied)
+static void on_exited(void *arg, uint64_t seq, int exit_code, enum bly_evidence evidence)
 {
     struct run *run = arg;
 
@@ -47,7 +47,8 @@ static void on_exited(void *arg, uint64_t seq, int exit_code, bool sandbox_denie
     next_event(run, seq, 'x');
     run->exited = true;
     run->code = exit_code;
-    run->denied = sandbox_denied;
+    run->denied = evidence != BLY_EVIDENCE_NONE;
+    run->evidence = evidence;
 }
 
 static void on_closed(void *arg, uint64_t seq)

@@ -21,6 +21,7 @@ struct run {
     bool answered; /* started came */
     bool failed;   /* with an error, in err */
     bool exited, closed, denied;
+    enum bly_evidence evidence;
     int code;
     struct bly_buf text[3]; /* by enum bly_stream, each with a NUL behind its end */
     struct bly_buf events;  /* "o" output, "x" exited, "c" closed */

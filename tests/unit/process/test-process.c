@@ -623,6 +623,8 @@ static void the_denial_guess_needs_a_sandbox_and_a_failure(void **state)
         {"echo Permission denied >&2; exit 0", true, false},
         {"echo Permission denied >&2; exit 1", false, false},
         {"echo something else >&2; exit 1", true, false},
+        {"kill -SYS $$; sleep 5", true, true},
+        {"kill -SYS $$; sleep 5", false, false},
     };
 
     for (size_t i = 0; i < BLY_LEN(cases); i++) {

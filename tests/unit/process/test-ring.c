@@ -94,26 +94,34 @@ static const struct denial_case {
     const char *name;
     const char *script;
     int exit_code;
-    bool denied;
+    bool refused;
+    enum bly_evidence evidence;
 } denial_cases[] = {
-    {"success is never a denial", "b:Permission_denied", 0, false},
-    {"a plain failure is none", "b:no_such_file", 1, false},
-    {"no output", "", 1, false},
-    {"Operation not permitted", "b:Operation_not_permitted", 1, true},
-    {"Permission denied", "b:x:_PERMISSION_DENIED\n", 1, true},
-    {"Read-only file system", "a:Read-only_file_system", 1, true},
-    {"seccomp", "b:bad_seccomp_thing", 1, true},
-    {"sandbox", "b:Sandbox!", 1, true},
-    {"landlock", "b:LandLock", 1, true},
-    {"failed to write file", "b:failed_to_write_file", 1, true},
-    {"a sign split over chunks", "b:permis b:sion_denied", 1, true},
-    {"a sign split by the other stream still counts", "b:permis a:xx b:sion_denied", 1, true},
-    {"two streams do not make a sign together", "b:permis a:sion_denied", 1, false},
-    {"a shell's own exit codes with a sign", "b:permission_denied", 126, true},
-    {"a shell's own exit codes without", "b:not_found", 127, false},
-    {"exit code 2 without a sign", "b:usage", 2, false},
-    {"SIGSYS", "", 159, true},
-    {"SIGKILL", "", 137, false},
+    {"success is never a denial", "b:Permission_denied", 0, false, BLY_EVIDENCE_NONE},
+    {"a plain failure is none", "b:no_such_file", 1, false, BLY_EVIDENCE_NONE},
+    {"no output", "", 1, false, BLY_EVIDENCE_NONE},
+    {"Operation not permitted", "b:Operation_not_permitted", 1, false, BLY_EVIDENCE_WORDS},
+    {"Permission denied", "b:x:_PERMISSION_DENIED\n", 1, false, BLY_EVIDENCE_WORDS},
+    {"Read-only file system", "a:Read-only_file_system", 1, false, BLY_EVIDENCE_WORDS},
+    {"seccomp", "b:bad_seccomp_thing", 1, false, BLY_EVIDENCE_WORDS},
+    {"sandbox", "b:Sandbox!", 1, false, BLY_EVIDENCE_WORDS},
+    {"landlock", "b:LandLock", 1, false, BLY_EVIDENCE_WORDS},
+    {"failed to write file", "b:failed_to_write_file", 1, false, BLY_EVIDENCE_WORDS},
+    {"a sign split over chunks", "b:permis b:sion_denied", 1, false, BLY_EVIDENCE_WORDS},
+    {"a sign split by the other stream still counts", "b:permis a:xx b:sion_denied", 1, false,
+     BLY_EVIDENCE_WORDS},
+    {"two streams do not make a sign together", "b:permis a:sion_denied", 1, false,
+     BLY_EVIDENCE_NONE},
+    {"a shell's own exit codes with a sign", "b:permission_denied", 126, false, BLY_EVIDENCE_WORDS},
+    {"a shell's own exit codes without", "b:not_found", 127, false, BLY_EVIDENCE_NONE},
+    {"exit code 2 without a sign", "b:usage", 2, false, BLY_EVIDENCE_NONE},
+    {"SIGSYS", "", 159, false, BLY_EVIDENCE_SIGNAL},
+    {"SIGKILL", "", 137, false, BLY_EVIDENCE_NONE},
+    {"SIGSYS, with a sign", "b:seccomp", 159, false, BLY_EVIDENCE_SIGNAL},
+    {"a known refusal without a word", "", 1, true, BLY_EVIDENCE_SUPERVISED},
+    {"a known refusal, with a sign", "b:read-only_file_system", 1, true, BLY_EVIDENCE_SUPERVISED},
+    {"a known refusal, and one of a shell's own exit codes", "", 2, true, BLY_EVIDENCE_SUPERVISED},
+    {"a known refusal that did not matter", "b:Permission_denied", 0, true, BLY_EVIDENCE_NONE},
 };
 
 static void check_denial(void **state)
@@ -135,7 +143,7 @@ static void check_denial(void **state)
             bly_ring_push(ring, ++seq, s[0] == 'a' ? BLY_STDOUT : BLY_STDERR, s + 2, strlen(s + 2)),
             0);
     }
-    assert_int_equal(bly_denial_guess(ring, c->exit_code), c->denied);
+    assert_int_equal(bly_denial_evidence(ring, c->exit_code, c->refused), c->evidence);
     bly_ring_free(ring);
 }
 
@@ -149,9 +157,9 @@ static void only_the_tail_counts(void **state)
     assert_int_equal(bly_ring_new(1 << 20, 1000, &ring), 0);
     assert_int_equal(bly_ring_push(ring, 1, BLY_STDERR, "permission denied", 17), 0);
     assert_int_equal(bly_ring_push(ring, 2, BLY_STDERR, filler, sizeof(filler)), 0);
-    assert_true(bly_denial_guess(ring, 1));
+    assert_int_equal(bly_denial_evidence(ring, 1, false), BLY_EVIDENCE_WORDS);
     assert_int_equal(bly_ring_push(ring, 3, BLY_STDERR, filler, sizeof(filler)), 0);
-    assert_false(bly_denial_guess(ring, 1));
+    assert_int_equal(bly_denial_evidence(ring, 1, false), BLY_EVIDENCE_NONE);
     bly_ring_free(ring);
 }
 

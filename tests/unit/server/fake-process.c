@@ -141,6 +141,12 @@ unsigned bly_child_rung(const struct bly_child *child)
     return 0;
 }
 
+bool bly_child_was_refused(const struct bly_child *child)
+{
+    (void)child;
+    return false;
+}
+
 void bly_child_signal(struct bly_child *child, int sig)
 {
     (void)child;
@@ -255,7 +261,7 @@ void fake_process_exits(int code)
     process->state.exited = true;
     process->state.exit_code = code;
     process->state.exit_seq = process->state.next_seq++;
-    process->ops->exited(process->arg, process->state.exit_seq, code, false);
+    process->ops->exited(process->arg, process->state.exit_seq, code, BLY_EVIDENCE_NONE);
     process->ops->changed(process->arg);
 }
 

@@ -97,7 +97,8 @@ static _Noreturn void child(const char *dir, const char *command, int socket, bo
 
 /* ---- the supervisor ---- */
 
-static int serve_until_exit(const struct bly_plan *plan, int listener_fd, pid_t pid)
+static int serve_until_exit(const struct bly_plan *plan, int listener_fd, pid_t pid,
+                            bool *ret_refused)
 {
     struct bly_supervisor *supervisor = NULL;
     struct bly_err err = {0};
@@ -113,6 +114,7 @@ static int serve_until_exit(const struct bly_plan *plan, int listener_fd, pid_t 
         over = over || bly_supervisor_serve(supervisor, listener_fd) != 0;
         while ((gone = waitpid(-1, &status, WNOHANG)) > 0) {
             if (gone == pid) {
+                *ret_refused = bly_supervisor_has_refused(supervisor);
                 bly_supervisor_free(supervisor);
                 return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
             }
@@ -123,7 +125,8 @@ static int serve_until_exit(const struct bly_plan *plan, int listener_fd, pid_t 
     return -1;
 }
 
-static int run(const char *dir, const char *command, bool supervised)
+/* `*ret_refused`: the supervisor, if there is one, says that it has refused something. */
+static int run(const char *dir, const char *command, bool supervised, bool *ret_refused)
 {
     char git[] = ".git", codex[] = ".codex";
     char *name = strdup(dir);
@@ -132,6 +135,7 @@ static int run(const char *dir, const char *command, bool supervised)
     int pair[2], exit_code;
     pid_t pid;
 
+    *ret_refused = false;
     assert_true(bly_supervise_needed(&plan));
     assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
     pid = fork();
@@ -144,7 +148,7 @@ static int run(const char *dir, const char *command, bool supervised)
 
         if (listener_fd < 0)
             fail_msg("the filter could not be installed");
-        exit_code = serve_until_exit(&plan, listener_fd, pid);
+        exit_code = serve_until_exit(&plan, listener_fd, pid, ret_refused);
     } else {
         int status;
 
@@ -219,9 +223,11 @@ static bool exists(const struct trial *trial, const char *name)
 static void try_row(void **state)
 {
     struct trial *trial = *state;
-    int exit_code = run(trial->dir, trial->row->command, trial->supervised);
+    bool refused;
+    int exit_code = run(trial->dir, trial->row->command, trial->supervised, &refused);
 
     assert_int_equal(exit_code == 0, !trial->supervised);
+    assert_int_equal(refused, trial->supervised);
     assert_int_equal(exists(trial, ".git") || exists(trial, ".codex"), !trial->supervised);
 }
 
@@ -254,7 +260,10 @@ static void works_as_ever(void **state)
 {
     struct trial *trial = *state;
 
-    assert_int_equal(run(trial->dir, trial->row->command, trial->supervised), 0);
+    bool refused;
+
+    assert_int_equal(run(trial->dir, trial->row->command, trial->supervised, &refused), 0);
+    assert_false(refused);
 }
 
 /* A signal handler must not make the kernel repeat a call that was already carried out. */
@@ -263,6 +272,7 @@ static void signals_do_not_repeat_calls(void **state)
     struct trial *trial = *state;
     char path[128];
     FILE *script;
+    bool refused;
 
     (void)snprintf(path, sizeof(path), "%s/storm.py", trial->dir);
     script = fopen(path, "we");
@@ -285,7 +295,7 @@ static void signals_do_not_repeat_calls(void **state)
                       "signal.setitimer(signal.ITIMER_REAL, 0)\n",
                       script) >= 0);
     assert_int_equal(fclose(script), 0);
-    assert_int_equal(run(trial->dir, "python3 storm.py", true), 0);
+    assert_int_equal(run(trial->dir, "python3 storm.py", true, &refused), 0);
 }
 
 int main(void)
