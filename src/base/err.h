@@ -43,6 +43,7 @@ enum {
 
 struct bly_denial {
     uint8_t access, by;
+    uint8_t rung; /* of the wall that refused; 0 until the server's side knows */
     uint32_t index;
 };
 

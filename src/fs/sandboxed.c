@@ -937,7 +937,9 @@ static int take_denial(const struct helper *helper, const struct bly_hwire_reply
     size_t n = is_glob ? planned->n_deny_globs : planned->n_rules;
     size_t index = in->denied_index;
 
-    *denial = (struct bly_denial){.access = in->denied_access, .by = in->denied_by};
+    *denial = (struct bly_denial){.access = in->denied_access,
+                                  .by = in->denied_by,
+                                  .rung = (uint8_t)bly_warm_rung(helper->warm)};
     if (in->denied_by == BLY_BY_NOTHING)
         return index == 0 ? 0 : -EBADMSG;
     if (index >= n)

@@ -278,5 +278,5 @@ int bly_proto_encode_denial(enum bly_fs_op op, const struct bly_fs_params *param
     bly_json_add_cstr(buf, denied_path(&params->request, denial));
     bly_buf_printf(buf, ",\"access\":\"%s\",\"rule\":", access_name(op, denial));
     add_reason(params->policy, denial, buf);
-    return bly_buf_add_str(buf, "}}");
+    return bly_buf_printf(buf, ",\"rung\":%u}}", denial->rung);
 }

@@ -107,6 +107,15 @@ def fits(outcome, expected):
             expected in outcome)
 
 
+def denial(client, path, sandbox):
+    """What a refused write says about itself."""
+    try:
+        client.write_file(path, "x", sandbox)
+    except Refused as refused:
+        return refused.data and refused.data["denial"]
+    return None
+
+
 class Results:
     def __init__(self):
         self.passed = self.failed = 0
@@ -138,6 +147,12 @@ def check_matrix(results, who, user):
                             want = want[0 if (os.geteuid() if user is None else user) == 0 else 1]
                         outcome = serve(server, kind, ws, policies(ws)[name])
                         results.add(f"{title}: {kind}, {name} is {want}", fits(outcome, want), outcome)
+                want = expected["fs"][POLICIES.index("read-all")]
+                if isinstance(want, int):
+                    said = denial(server.client, ws + "/file", policies(ws)["read-all"])
+                    results.add(f"{title}: a denial is of rung {want}", said == {
+                        "path": ws + "/file", "access": "write", "rule": {"path": "/", "access": "read"},
+                        "rung": want}, said)
 
 
 # ---- the second rung: (attempt, policy or None for the twin) -> whether it got through

@@ -65,7 +65,7 @@ class Refused(Exception):
 
     def __init__(self, error):
         super().__init__(f"{error['code']} {error['message']}")
-        self.code, self.message = error["code"], error["message"]
+        self.code, self.message, self.data = error["code"], error["message"], error.get("data")
 
 
 class Client:

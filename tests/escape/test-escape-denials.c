@@ -53,8 +53,9 @@ static char *ask(const char *method, const char *params, enum wall wall)
 
 #define NOT_PERMITTED(path) \
     "{\"code\":-32600,\"message\":\"" path " is not permitted by filesystem sandbox\""
-#define DENIAL(path, access, rule) \
-    ",\"data\":{\"denial\":{\"path\":\"" path "\",\"access\":\"" access "\",\"rule\":" rule "}}}"
+#define DENIAL(path, access, rule)                                                          \
+    ",\"data\":{\"denial\":{\"path\":\"" path "\",\"access\":\"" access "\",\"rule\":" rule \
+    ",\"rung\":1}}}"
 #define PERMISSION         "{\"code\":-32600,\"message\":\"Permission denied (os error 13)\""
 #define MISSING            "{\"code\":-32004,\"message\":\"No such file or directory (os error 2)\"}"
 #define RULE(path, access) "{\"path\":\"" path "\",\"access\":\"" access "\"}"
