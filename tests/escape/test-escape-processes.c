@@ -16,7 +16,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ipc.h>
-#include <sys/sendfile.h>
 #include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -322,29 +321,13 @@ static int run_command(struct trial *trial, const struct bystander *bystander, c
     return result.exit_code;
 }
 
-static void copy_program(const char *from, const char *name, mode_t mode)
-{
-    bly_autofd int in = open(from, O_RDONLY | O_CLOEXEC);
-    bly_autofd int out =
-        open(yard_path(yard, name), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0700);
-    struct stat st;
-
-    assert_true(in >= 0 && out >= 0);
-    assert_int_equal(fstat(in, &st), 0);
-    for (off_t at = 0; at < st.st_size;)
-        assert_true(sendfile(out, in, &at, (size_t)(st.st_size - at)) > 0);
-    if (mode & S_ISUID)
-        assert_int_equal(fchown(out, 65534, 65534), 0);
-    assert_int_equal(fchmod(out, mode), 0);
-}
-
 /* The attacker is copied into the workspace, so that it can be executed under every policy. */
 static void bring_attacker(const struct row *row)
 {
     assert_non_null(getenv("ATTACKER"));
-    copy_program(getenv("ATTACKER"), "ws/attacker", 0755);
+    yard_bring_program(yard, getenv("ATTACKER"), "ws/attacker", 0755);
     if (row && strstr(row->command, "/suid") && geteuid() == 0)
-        copy_program(getenv("ATTACKER"), "ws/suid", 04755);
+        yard_bring_program(yard, getenv("ATTACKER"), "ws/suid", 04755);
 }
 
 static bool sysctl_differs(const struct row *row)

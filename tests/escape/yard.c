@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -279,4 +280,20 @@ void yard_assert_guarded(const struct yard *yard)
 
     if (difference)
         fail_msg("%s", difference);
+}
+
+void yard_bring_program(const struct yard *yard, const char *from, const char *name, mode_t mode)
+{
+    bly_autofd int in = open(from, O_RDONLY | O_CLOEXEC);
+    bly_autofd int out =
+        open(yard_path(yard, name), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0700);
+    struct stat st;
+
+    assert_true(in >= 0 && out >= 0);
+    assert_int_equal(fstat(in, &st), 0);
+    for (off_t at = 0; at < st.st_size;)
+        assert_true(sendfile(out, in, &at, (size_t)(st.st_size - at)) > 0);
+    if (mode & S_ISUID)
+        assert_int_equal(fchown(out, 65534, 65534), 0);
+    assert_int_equal(fchmod(out, mode), 0);
 }

@@ -49,3 +49,7 @@ void yard_assert_guarded(const struct yard *yard);
  * yard_reset().
  */
 const char *yard_path(const struct yard *yard, const char *name);
+
+/* Copies a program into the yard with this mode, so that it can be executed under every policy; one
+ * with a set-uid bit becomes the property of 65534. */
+void yard_bring_program(const struct yard *yard, const char *from, const char *name, mode_t mode);
