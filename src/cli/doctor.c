@@ -22,7 +22,9 @@
 #include "base/cleanup.h"
 #include "base/err.h"
 #include "base/json.h"
+#include "base/limits.h"
 #include "cli/cli.h"
+#include "launcher/bounds.h"
 #include "launcher/probe.h"
 #include "sandbox/enforce/wall.h"
 #include "sandbox/plan/plan.h"
@@ -44,8 +46,8 @@ enum state {
 
 struct check {
     enum state state;
-    char value[VALUE_MAX]; /* what was found */
-    char fix[BLY_FIX_MAX]; /* "": the one of its row in the table */
+    char value[VALUE_MAX];                    /* what was found */
+    char cost[BLY_FIX_MAX], fix[BLY_FIX_MAX]; /* "": those of its row in the table */
 };
 
 struct doctor {
@@ -326,29 +328,20 @@ static void inotify(const struct doctor *doctor, struct check *check)
           "%lld watches, %lld instances", watches, instances);
 }
 
-/* The controllers of our own cgroup when we may make groups in it. */
-static void cgroup(const struct doctor *doctor, struct check *check)
+static void bounds(const struct doctor *doctor, struct check *check)
 {
-    char own[256], path[512], controllers[256] = "";
+    const struct bly_features *features = &doctor->features;
 
-    (void)doctor;
-    if (access("/sys/fs/cgroup/cgroup.controllers", F_OK) < 0) {
-        judge(check, NOTE, "there is no cgroup v2");
-        return;
-    }
-    if (!read_line("/proc/self/cgroup", own, sizeof(own)) || strncmp(own, "0::/", 4) != 0) {
-        judge(check, NOTE, "not our hierarchy");
-        return;
-    }
-    (void)snprintf(path, sizeof(path), "/sys/fs/cgroup%s/cgroup.controllers", own + 3);
-    (void)read_line(path, controllers, sizeof(controllers));
-    *strrchr(path, '/') = '\0';
-    if (access(path, W_OK) < 0)
-        judge(check, NOTE, "%s is not delegated to us", own + 3);
-    else if (!strstr(controllers, "pids") || !strstr(controllers, "memory"))
-        judge(check, NOTE, "%s is ours, without the pids and memory controllers", own + 3);
+    if (features->bound == BLY_BOUND_CGROUP)
+        judge(check, GOOD, "a cgroup of its own: tasks and memory");
+    else if (features->bound == BLY_BOUND_NAMESPACE)
+        judge(check, NOTE, "RLIMIT_NPROC in its user namespace: tasks alone (%s)",
+              features->why_no_cgroup);
     else
-        judge(check, GOOD, "%s is ours", own + 3);
+        judge(check, NOTE, "nothing (%s)", features->why_no_cgroup);
+    if (features->bound == BLY_BOUND_NAMESPACE)
+        (void)snprintf(check->cost, sizeof(check->cost),
+                       "nothing bounds how much memory a walled program takes");
 }
 
 static void descriptors(const struct doctor *doctor, struct check *check)
@@ -428,9 +421,9 @@ static const struct row {
      "nobody inside binds a socket to a name where missing names are protected", "Linux 5.6"},
     {"inotify", "inotify", inotify, "large trees cannot be watched",
      "sysctl -w fs.inotify.max_user_watches=524288 fs.inotify.max_user_instances=1024"},
-    {"cgroup", "cgroup v2 delegation", cgroup,
+    {"bounds", "what bounds a walled program", bounds,
      "nothing bounds how many processes and how much memory a walled program takes",
-     "run it in a unit with Delegate=yes"},
+     "run it in a unit with Delegate=yes, or give the server a cgroup with --cgroup"},
     {"descriptors", "open files", descriptors, "fewer connections and processes",
      "raise the hard limit of RLIMIT_NOFILE"},
     {"yama", "Yama", yama, NULL, NULL},
@@ -499,6 +492,11 @@ static const char *fix_of(const struct row *row, const struct check *check)
     return check->fix[0] != '\0' ? check->fix : row->fix;
 }
 
+static const char *cost_of(const struct row *row, const struct check *check)
+{
+    return check->cost[0] != '\0' ? check->cost : row->cost;
+}
+
 static void say_checks(const struct doctor *doctor)
 {
     static const char *const words[] = {[GOOD] = "ok", [NOTE] = "note", [BAD] = "MISSING"};
@@ -508,8 +506,8 @@ static void say_checks(const struct doctor *doctor)
 
         rows[i].look(doctor, &check);
         (void)printf("%-8s%s: %s\n", words[check.state], rows[i].title, check.value);
-        if (check.state != GOOD && rows[i].cost)
-            (void)printf("        costs: %s\n", rows[i].cost);
+        if (check.state != GOOD && cost_of(&rows[i], &check))
+            (void)printf("        costs: %s\n", cost_of(&rows[i], &check));
         if (check.state != GOOD && fix_of(&rows[i], &check))
             (void)printf("        fix:   %s\n", fix_of(&rows[i], &check));
     }
@@ -562,7 +560,7 @@ static void add_checks(const struct doctor *doctor, struct bly_buf *buf)
         add_member(buf, "title", rows[i].title);
         add_member(buf, "state", words[check.state]);
         add_member(buf, "value", check.value);
-        add_member(buf, "cost", check.state == GOOD ? NULL : rows[i].cost);
+        add_member(buf, "cost", check.state == GOOD ? NULL : cost_of(&rows[i], &check));
         add_member(buf, "fix", check.state == GOOD ? NULL : fix_of(&rows[i], &check));
         (void)bly_buf_add_str(buf, "}");
     }
@@ -610,10 +608,27 @@ void bly_cli_doctor_help(FILE *out)
                 "  --json                      as JSON\n"
                 "  --allow-landlock-fs         as for exec-server\n"
                 "  --allow-landlock-processes  as for exec-server\n"
+                "  --cgroup DIR                as for exec-server\n"
                 "  --help                      show this\n\n"
                 "Exit status: 0 when everything is served on the first rung, 1 when it is not,\n"
                 "2 when the arguments are wrong.\n",
                 out);
+}
+
+/* As a server would find it that runs where we do, and then as it was. */
+static void examine_bounds(struct doctor *doctor, const char *cgroup)
+{
+    struct bly_limits limits;
+    struct bly_bounding bounding;
+
+    bly_limits_defaults(&limits);
+    bly_bounding_init(&bounding,
+                      &(struct bly_bounds){.tasks = limits.walled_tasks,
+                                           .memory_bytes = limits.walled_memory_bytes,
+                                           .cgroup = cgroup},
+                      0);
+    bly_bounding_describe(&bounding, &doctor->features);
+    bly_bounding_deinit(&bounding);
 }
 
 static void examine(struct doctor *doctor)
@@ -636,9 +651,11 @@ int bly_cli_doctor(int argc, char **argv)
     static const struct option options[] = {{"json", no_argument, NULL, 'j'},
                                             {"allow-landlock-fs", no_argument, NULL, 'f'},
                                             {"allow-landlock-processes", no_argument, NULL, 'p'},
+                                            {"cgroup", required_argument, NULL, 'c'},
                                             {"help", no_argument, NULL, 'h'},
                                             {0}};
     struct doctor doctor = {0};
+    const char *cgroup = NULL;
     bool json = false;
     int option;
 
@@ -646,6 +663,8 @@ int bly_cli_doctor(int argc, char **argv)
         json |= option == 'j';
         doctor.features.allow_fs |= option == 'f';
         doctor.features.allow_processes |= option == 'p';
+        if (option == 'c')
+            cgroup = optarg;
         if (option == 'h') {
             bly_cli_doctor_help(stdout);
             return 0;
@@ -658,6 +677,7 @@ int bly_cli_doctor(int argc, char **argv)
         return BLY_EXIT_USAGE;
     }
     examine(&doctor);
+    examine_bounds(&doctor, cgroup);
     if (json && say_json(&doctor) < 0)
         return BLY_EXIT_FAILED;
     if (!json)

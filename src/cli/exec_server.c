@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -192,6 +193,25 @@ static void log_rung(const struct bly_features *features, enum bly_rung rung)
                 "everything run behind Landlock alone\"");
 }
 
+/* Nor is what bounds walled programs, or that nothing does. */
+static void log_bound(const struct bly_limits *limits, const struct bly_features *features)
+{
+    static const struct {
+        enum bly_log_level level;
+        const char *by;
+    } said[] = {
+        [BLY_BOUND_NOTHING] = {BLY_LOG_WARN, "nothing"},
+        [BLY_BOUND_NAMESPACE] = {BLY_LOG_INFO, "user-namespace"},
+        [BLY_BOUND_CGROUP] = {BLY_LOG_INFO, "cgroup"},
+        [BLY_BOUND_REFUSED] = {BLY_LOG_ERROR, "refusal"},
+    };
+    bool wanted = limits->walled_tasks > 0 || limits->walled_memory_bytes > 0;
+
+    bly_log(wanted ? said[features->bound].level : BLY_LOG_INFO, "bounds",
+            "by=%s tasks=%" PRIu64 " memory=%" PRIu64 " no-cgroup=\"%s\"", said[features->bound].by,
+            limits->walled_tasks, limits->walled_memory_bytes, features->why_no_cgroup);
+}
+
 static void on_learnt(void *arg, const struct bly_features *features)
 {
     struct running *running = arg;
@@ -206,6 +226,7 @@ static void on_learnt(void *arg, const struct bly_features *features)
     environment->landlock = features->landlock_abi;
     environment->rung_reason = bly_rung_reason(&running->features);
     log_rung(&running->features, rung);
+    log_bound(&running->options.limits, features);
 }
 
 /* What the operator lets run on a lower rung. */
@@ -218,6 +239,20 @@ static int allow_less(struct running *running)
     if (running->options.allow_landlock_processes)
         allowances |= BLY_ALLOW_LANDLOCK_PROCESSES;
     return allowances == 0 ? 0 : bly_launcher_allow(running->launcher, allowances);
+}
+
+static int start_launcher(struct running *running, struct bly_err *err)
+{
+    const struct bly_server_options *options = &running->options;
+    const struct bly_bounds bounds = {
+        .tasks = options->limits.walled_tasks,
+        .memory_bytes = options->limits.walled_memory_bytes,
+        .tasks_asked = options->tasks_asked,
+        .cgroup = options->cgroup,
+    };
+
+    return bly_launcher_start(&running->loop, &options->paths, &bounds, on_launcher_death, running,
+                              &running->launcher, err);
 }
 
 static int start(struct running *running, struct bly_err *err)
@@ -237,8 +272,7 @@ static int start(struct running *running, struct bly_err *err)
     int r;
 
     /* First of all: the launcher inherits nothing of what follows, and there are no threads. */
-    r = bly_launcher_start(&running->loop, &running->options.paths, on_launcher_death, running,
-                           &running->launcher, err);
+    r = start_launcher(running, err);
     if (r == 0)
         r = allow_less(running);
     if (r < 0)

@@ -78,6 +78,11 @@ static int set_http_ca_file(struct bly_server_options *options, const char *valu
     return set_path(&options->http_ca_file, value);
 }
 
+static int set_cgroup(struct bly_server_options *options, const char *value)
+{
+    return set_path(&options->cgroup, value);
+}
+
 #define AT(field) NULL, offsetof(struct bly_server_options, field)
 
 static const struct setting {
@@ -116,6 +121,9 @@ static const struct setting {
     {"allow-landlock-processes", NULL, AT(allow_landlock_processes),
      "without namespaces: run programs that may read everything and write nothing behind Landlock "
      "alone"},
+    {"cgroup", "DIR", set_cgroup, 0,
+     "the delegated cgroup (v2) to make one in for each walled program, instead of the server's "
+     "own;\n        if it cannot be used, walled programs are refused"},
     {"allow-http-request", NULL, AT(allow_http_request),
      "serve http/request: clients reach every web server that this machine reaches"},
     {"http-header-env", "NAME", add_http_header_env, 0,
@@ -171,6 +179,7 @@ static int set_limit(struct bly_server_options *options, const struct bly_limit_
         (void)fprintf(stderr,
                       "bailey: --%s wants a number from %" PRIu64 " to %" PRIu64 ", not '%s'\n",
                       info->option, info->min, info->max, optarg);
+    options->tasks_asked |= info->offset == offsetof(struct bly_limits, walled_tasks);
     return r;
 }
 
@@ -213,6 +222,11 @@ static int parse_arguments(struct bly_server_options *options, int argc, char **
             return -EINVAL;
     if (optind < argc) {
         (void)fprintf(stderr, "bailey: unexpected argument: %s\n", argv[optind]);
+        return -EINVAL;
+    }
+    if (options->cgroup && options->limits.walled_tasks == 0 &&
+        options->limits.walled_memory_bytes == 0) {
+        (void)fputs("bailey: --cgroup has nothing to bound with --max-walled-tasks 0\n", stderr);
         return -EINVAL;
     }
     if (!options->allow_http_request && (options->n_http_header_env || options->http_ca_file)) {

@@ -25,6 +25,8 @@ struct bly_server_options {
     size_t n_http_header_env;
     const char *http_ca_file;
     bool allow_landlock_fs, allow_landlock_processes;
+    bool tasks_asked;   /* --max-walled-tasks was given */
+    const char *cgroup; /* NULL: our own */
     bool help, print_openrpc;
 };
 

@@ -189,7 +189,9 @@ static _Noreturn void run_program(const struct bly_child_setup *setup, const str
 
     if (enter_session(setup->request, &err) < 0)
         bly_report_failure(SYNC_FD, &err);
-    r = seal(setup, plan, bly_wall_process_filter(plan), &listener_fd, &err);
+    r = bly_wall_bound_tasks(setup->max_tasks, &err);
+    if (r == 0)
+        r = seal(setup, plan, bly_wall_process_filter(plan), &listener_fd, &err);
     if (r < 0)
         bly_report_wall_failure(SYNC_FD, r, &err);
 

@@ -23,6 +23,7 @@ struct bly_child_setup {
     bly_helper_fn helper_main;
     pid_t parent;         /* the spawner */
     struct rlimit nofile; /* as the server had it when it started */
+    uint64_t max_tasks;   /* in the wall's user namespace; 0: no bound, or another one */
     int report_fd;
     int stdio[3];  /* programs: what becomes 0, 1 and 2 */
     int helper_fd; /* helpers: their end of the socket */

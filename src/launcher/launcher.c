@@ -12,6 +12,7 @@
 #include "base/cleanup.h"
 #include "base/err.h"
 #include "base/log.h"
+#include "launcher/bounds.h"
 #include "launcher/launcher_internal.h"
 #include "launcher/probe.h"
 #include "launcher/spawner_main.h"
@@ -191,9 +192,24 @@ static int watch(struct bly_launcher *launcher, struct bly_err *err)
     return 0;
 }
 
-int bly_launcher_start(uv_loop_t *loop, const struct bly_runtime_paths *paths,
-                       void (*on_death)(void *arg), void *arg, struct bly_launcher **ret_launcher,
+/* The first packet, into an empty socket. */
+static int send_bounds(struct bly_launcher *launcher, const struct bly_bounds *bounds,
                        struct bly_err *err)
+{
+    static const struct bly_bounds none;
+    bly_autobuf struct bly_buf buf;
+    int r;
+
+    bly_buf_init(&buf, BLY_WIRE_INLINE_MAX);
+    r = bly_bounds_pack(bounds != NULL ? bounds : &none, &buf);
+    if (r == 0)
+        r = bly_wire_send(launcher->sock, BLY_WIRE_BOUNDS, &buf, NULL, 0, false);
+    return r < 0 ? bly_fail_sys(err, -r, "cannot tell the launcher its bounds") : 0;
+}
+
+int bly_launcher_start(uv_loop_t *loop, const struct bly_runtime_paths *paths,
+                       const struct bly_bounds *bounds, void (*on_death)(void *arg), void *arg,
+                       struct bly_launcher **ret_launcher, struct bly_err *err)
 {
     struct bly_launcher *launcher = calloc(1, sizeof(*launcher));
     int r;
@@ -210,6 +226,8 @@ int bly_launcher_start(uv_loop_t *loop, const struct bly_runtime_paths *paths,
     (void)signal(SIGPIPE, SIG_IGN);
 
     r = fork_launcher(launcher, paths->self_exe, err);
+    if (r == 0)
+        r = send_bounds(launcher, bounds, err);
     if (r == 0)
         r = watch(launcher, err);
     if (r < 0) {

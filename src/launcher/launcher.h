@@ -30,16 +30,24 @@ struct bly_runtime_paths {
         *linux_sandbox_exe; /* what arg0 dispatch as bailey-linux-sandbox runs; usually the same */
 };
 
+/* What one walled program and all it starts may take together. */
+struct bly_bounds {
+    uint64_t tasks;        /* processes and threads, our pid 1 included; 0: no bound */
+    uint64_t memory_bytes; /* 0: no bound */
+    bool tasks_asked;      /* no default: rather nothing walled runs than unbounded */
+    const char *cgroup;    /* the delegated one to use; NULL: the server's own. Borrowed */
+};
+
 /*
- * Starts the launcher process (fork + exec). Must be called before the process has threads: before
- * the first uv_queue_work. `on_death` is called once if the launcher dies although nobody closed
- * it: the server cannot go on. Makes the whole process ignore SIGPIPE, since a program may close
- * its stdin at any time; children start with default signals all the same. Descriptors 0 to 2 must
- * be open.
+ * Starts the launcher process (fork + exec). `bounds` (NULL: none) hold for all it will start. Must
+ * be called before the process has threads: before the first uv_queue_work. `on_death` is called
+ * once if the launcher dies although nobody closed it: the server cannot go on. Makes the whole
+ * process ignore SIGPIPE, since a program may close its stdin at any time; children start with
+ * default signals all the same. Descriptors 0 to 2 must be open.
  */
 int bly_launcher_start(uv_loop_t *loop, const struct bly_runtime_paths *paths,
-                       void (*on_death)(void *arg), void *arg, struct bly_launcher **ret_launcher,
-                       struct bly_err *err);
+                       const struct bly_bounds *bounds, void (*on_death)(void *arg), void *arg,
+                       struct bly_launcher **ret_launcher, struct bly_err *err);
 
 /* Walls that only an operator may settle for, see sandbox.md section 9. */
 enum bly_launcher_allowances {

@@ -31,6 +31,7 @@ struct spawner {
 struct launcher {
     struct bly_origin origin;
     int signal_fd;
+    bool bounded;             /* told what walls may take */
     struct spawner *spawners; /* owned */
     size_t n_spawners;
 };
@@ -86,6 +87,7 @@ int bly_origin_prepare(struct bly_origin *origin, struct bly_err *err)
     bly_probe_features(&features);
     features.allow_fs = origin->features.allow_fs;
     features.allow_processes = origin->features.allow_processes;
+    bly_bounding_describe(&origin->bounding, &features);
     origin->features = features;
     origin->prepared = true;
     return 0;
@@ -93,7 +95,16 @@ int bly_origin_prepare(struct bly_origin *origin, struct bly_err *err)
 
 static _Noreturn void become_spawner(struct launcher *launcher, int socket_fd, pid_t parent)
 {
-    if (dup3(socket_fd, BLY_SOCKET_FD, O_CLOEXEC) < 0 || close_range(BLY_SOCKET_FD + 1, ~0U, 0) < 0)
+    int *cgroup_fd = &launcher->origin.bounding.cgroup.fd;
+
+    if (dup3(socket_fd, BLY_SOCKET_FD, O_CLOEXEC) < 0)
+        _exit(1);
+    if (*cgroup_fd >= 0) {
+        if (dup3(*cgroup_fd, BLY_CGROUP_FD, O_CLOEXEC) < 0)
+            _exit(1);
+        *cgroup_fd = BLY_CGROUP_FD;
+    }
+    if (close_range(*cgroup_fd >= 0 ? BLY_CGROUP_FD + 1 : BLY_SOCKET_FD + 1, ~0U, 0) < 0)
         _exit(1);
     bly_spawner_main(&launcher->origin, parent);
 }
@@ -131,6 +142,20 @@ static void allow(struct launcher *launcher, uint64_t what)
     launcher->origin.features.allow_processes = what & BLY_ALLOW_LANDLOCK_PROCESSES;
 }
 
+/* False: malformed, or said twice. */
+static bool take_bounds(struct launcher *launcher, const struct bly_packet *packet)
+{
+    struct bly_reader reader = bly_reader_of(packet->payload, packet->len);
+    bly_autofree char *cgroup = NULL;
+    struct bly_bounds bounds;
+
+    if (launcher->bounded || bly_bounds_unpack(&reader, &bounds, &cgroup) < 0)
+        return false;
+    bly_bounding_init(&launcher->origin.bounding, &bounds, getppid());
+    launcher->bounded = true;
+    return true;
+}
+
 /* False: the server is gone, or talks nonsense. */
 static bool serve(struct launcher *launcher)
 {
@@ -143,6 +168,8 @@ static bool serve(struct launcher *launcher)
         return true;
     if (r != 0)
         return false;
+    if (packet.type == BLY_WIRE_BOUNDS)
+        return take_bounds(launcher, &packet);
     reader = bly_reader_of(packet.payload, packet.len);
     id = bly_get_u64(&reader);
     if (reader.bad || packet.fds_lost)
@@ -183,6 +210,7 @@ static void forget(void *arg, pid_t pid, int status)
 static bool on_signal(struct launcher *launcher)
 {
     struct signalfd_siginfo info;
+    struct bly_cgroup *cgroup = &launcher->origin.bounding.cgroup;
     bool go_on = true;
     int status;
     pid_t pid;
@@ -195,6 +223,8 @@ static bool on_signal(struct launcher *launcher)
     /* A child that is no spawner belonged to one that died without cleaning up. */
     if (pid == 0)
         (void)bly_tree_kill(is_spawner, launcher);
+    if (cgroup->fd >= 0)
+        (void)bly_cgroup_sweep(cgroup->fd, is_spawner, launcher);
     return go_on;
 }
 
@@ -208,6 +238,7 @@ static void prepare_while_idle(struct launcher *launcher)
         launcher->origin.features.landlock_abi = (uint8_t)bly_wall_landlock_abi();
         for (int kind = 0; kind < BLY_WALL_KINDS; kind++)
             bly_features_lack(&launcher->origin.features, (enum bly_wall_kind)kind, err.text);
+        bly_bounding_describe(&launcher->origin.bounding, &launcher->origin.features);
     }
     bly_buf_init(&buf, BLY_WIRE_INLINE_MAX);
     (void)bly_features_pack(&launcher->origin.features, &buf);
@@ -222,7 +253,7 @@ static void loop(struct launcher *launcher)
     for (;;) {
         struct pollfd fds[] = {{.fd = BLY_SOCKET_FD, .events = POLLIN},
                                {.fd = launcher->signal_fd, .events = POLLIN}};
-        int n = poll(fds, BLY_LEN(fds), idle_work ? 0 : -1);
+        int n = poll(fds, BLY_LEN(fds), idle_work && launcher->bounded ? 0 : -1);
 
         if (n == 0) {
             prepare_while_idle(launcher);
@@ -248,7 +279,8 @@ static void raise_nofile(struct rlimit *ret_before)
 
 int bly_launcher_main(bly_helper_fn helper_main)
 {
-    struct launcher launcher = {.origin.helper_main = helper_main};
+    struct launcher launcher = {.origin = {.helper_main = helper_main,
+                                           .bounding.cgroup = {.parent_fd = -EBADF, .fd = -EBADF}}};
     struct stat st;
 
     if (fstat(BLY_SOCKET_FD, &st) < 0 || !S_ISSOCK(st.st_mode)) {
@@ -270,6 +302,7 @@ int bly_launcher_main(bly_helper_fn helper_main)
     loop(&launcher);
     if (bly_tree_end(END_MS, forget, &launcher) < 0)
         bly_log(BLY_LOG_WARN, "processes-left", "reason=\"they could not be killed\"");
+    bly_bounding_deinit(&launcher.origin.bounding);
     free(launcher.spawners);
     return 0;
 }

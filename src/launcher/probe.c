@@ -289,6 +289,8 @@ int bly_features_pack(const struct bly_features *features, struct bly_buf *buf)
     }
     (void)bly_buf_put_str(buf, features->fix);
     (void)bly_buf_put_u8(buf, features->lacks_proc);
+    (void)bly_buf_put_u8(buf, features->bound);
+    (void)bly_buf_put_str(buf, features->why_no_cgroup);
     return bly_buf_put_u8(buf, features->landlock_abi);
 }
 
@@ -312,8 +314,10 @@ int bly_features_unpack(struct bly_reader *reader, struct bly_features *ret_feat
     }
     get_text(reader, features.fix, BLY_FIX_MAX);
     features.lacks_proc = bly_get_u8(reader) == 1;
+    features.bound = bly_get_u8(reader);
+    get_text(reader, features.why_no_cgroup, BLY_WHY_MAX);
     features.landlock_abi = bly_get_u8(reader);
-    if (reader->bad)
+    if (reader->bad || features.bound > BLY_BOUND_REFUSED)
         return -EBADMSG;
     *ret_features = features;
     return 0;

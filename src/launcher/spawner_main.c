@@ -37,6 +37,7 @@ struct child {
     pid_t pid;
     enum kind kind;
     unsigned rung;        /* enum bly_rung */
+    uint64_t cgroup;      /* its number; 0: none */
     bool started, failed; /* reported to the server */
     bool killed;          /* by the server's wish */
     bool status_known;    /* walled: pid 1 said how the program ended */
@@ -51,6 +52,8 @@ struct spawner {
     struct bly_origin *origin;
     int epoll_fd, signal_fd;
     LIST_HEAD(, child) children;
+    uint64_t last_cgroup;
+    bool unswept; /* there are cgroups in which something was still dying */
     bool ending;
 };
 
@@ -192,6 +195,25 @@ static void failed_silently(struct child *child)
     failed(child, &err);
 }
 
+static void remove_cgroup(struct spawner *spawner, uint64_t n)
+{
+    if (n > 0 && bly_cgroup_remove(spawner->origin->bounding.cgroup.fd, n) == -EBUSY)
+        spawner->unswept = true;
+}
+
+static bool is_not_ours(void *arg, pid_t owner)
+{
+    (void)arg;
+    return owner != getpid();
+}
+
+/* Only what is empty goes: walls that live are in no danger. */
+static void sweep(struct spawner *spawner)
+{
+    if (spawner->unswept)
+        spawner->unswept = bly_cgroup_sweep(spawner->origin->bounding.cgroup.fd, is_not_ours, NULL);
+}
+
 static void reaped(void *arg, pid_t pid, int status)
 {
     struct spawner *spawner = arg;
@@ -211,6 +233,7 @@ static void reaped(void *arg, pid_t pid, int status)
         exited(child);
     LIST_REMOVE(child, entry);
     close_report(child);
+    remove_cgroup(spawner, child->cgroup);
     free(child);
 }
 
@@ -225,14 +248,17 @@ static void on_signal(struct spawner *spawner)
             spawner->ending = true;
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
         reaped(spawner, pid, status);
+    sweep(spawner);
 }
 
 /*
- * A child in its own namespaces. Not clone3: container runtimes forbid it more often, and it offers
- * nothing we need.
+ * A child in its own namespaces. Not clone3 where there is no cgroup to be born in: container
+ * runtimes forbid it more often.
  */
-static pid_t clone_child(uint64_t flags)
+static pid_t clone_child(uint64_t flags, int cgroup_fd)
 {
+    if (cgroup_fd >= 0)
+        return bly_cgroup_clone(cgroup_fd, flags);
     return (pid_t)syscall(SYS_clone, (unsigned long)flags | SIGCHLD, 0UL, 0UL, 0UL, 0UL);
 }
 
@@ -240,12 +266,12 @@ static pid_t clone_child(uint64_t flags)
  * Supplementary groups stay effective in a new user namespace and cannot be dropped in there, so a
  * privileged server drops them around the clone. Without the privilege they stay (sandbox.md 6.1).
  */
-static pid_t clone_walled(uint64_t flags)
+static pid_t clone_walled(uint64_t flags, int cgroup_fd)
 {
     int n = getgroups(0, NULL);
     bly_autofree gid_t *groups = n > 0 ? calloc((size_t)n, sizeof(*groups)) : NULL;
     bool dropped = groups != NULL && getgroups(n, groups) == n && setgroups(0, NULL) == 0;
-    pid_t pid = clone_child(flags);
+    pid_t pid = clone_child(flags, cgroup_fd);
     int saved = errno;
 
     if (pid != 0 && dropped && setgroups((size_t)n, groups) < 0)
@@ -272,25 +298,57 @@ static int choose_wall(const struct spawner *spawner, struct bly_child_setup *se
     return r < 0 ? r : 0;
 }
 
-static int fork_walled(struct spawner *spawner, struct bly_child_setup *setup, enum kind kind,
-                       pid_t *ret_pid, struct bly_err *err)
+/* A program's wall gets its bounds; a helper starts nothing, and has its limits from its seal. */
+static int bound(struct spawner *spawner, struct bly_child_setup *setup, uint64_t flags,
+                 struct child *child, int *ret_cgroup_fd, struct bly_err *err)
 {
+    const struct bly_bounding *bounding = &spawner->origin->bounding;
+    enum bly_bound by;
+    int r;
+
+    if (child->kind == HELPER)
+        return 0;
+    r = bly_bounding_choose(bounding, flags, &by, err);
+    if (r < 0)
+        return r;
+    if (by == BLY_BOUND_NAMESPACE)
+        setup->max_tasks = bounding->max.tasks;
+    if (by != BLY_BOUND_CGROUP)
+        return 0;
+    r = bly_cgroup_add(bounding->cgroup.fd, spawner->last_cgroup + 1, &bounding->max, ret_cgroup_fd,
+                       err);
+    if (r == 0)
+        child->cgroup = ++spawner->last_cgroup;
+    if (r == 0 || bounding->must_hold)
+        return r;
+    bly_log(BLY_LOG_WARN, "unbounded", "reason=\"%s\"", err->text);
+    bly_err_clear(err);
+    return 0;
+}
+
+static int fork_walled(struct spawner *spawner, struct bly_child_setup *setup, struct child *child,
+                       struct bly_err *err)
+{
+    bly_autofd int cgroup_fd = -EBADF;
     uint64_t flags = 0;
     int r = bly_origin_prepare(spawner->origin, err);
 
     if (r == 0)
         r = choose_wall(spawner, setup, &flags, err);
+    if (r == 0)
+        r = bound(spawner, setup, flags, child, &cgroup_fd, err);
     if (r < 0)
         goto fail;
 
-    *ret_pid = clone_walled(flags);
-    if (*ret_pid == 0 && kind == HELPER)
+    child->pid = clone_walled(flags, cgroup_fd);
+    if (child->pid == 0 && child->kind == HELPER)
         bly_child_helper(setup);
-    if (*ret_pid == 0)
+    if (child->pid == 0)
         bly_child_walled(setup);
-    if (*ret_pid > 0)
+    if (child->pid > 0)
         return 0;
     r = bly_fail_sys(err, errno, "the kernel refuses new namespaces");
+    remove_cgroup(spawner, child->cgroup);
 
 fail:
     if (err->kind == BLY_ERR_NONE)
@@ -299,16 +357,16 @@ fail:
     return bly_because(err, r, "sandbox unavailable");
 }
 
-static int fork_child(struct spawner *spawner, struct bly_child_setup *setup, enum kind kind,
-                      pid_t *ret_pid, struct bly_err *err)
+static int fork_child(struct spawner *spawner, struct bly_child_setup *setup, struct child *child,
+                      struct bly_err *err)
 {
-    if (kind != DIRECT)
-        return fork_walled(spawner, setup, kind, ret_pid, err);
+    if (child->kind != DIRECT)
+        return fork_walled(spawner, setup, child, err);
 
-    *ret_pid = fork();
-    if (*ret_pid == 0)
+    child->pid = fork();
+    if (child->pid == 0)
         bly_child_direct(setup);
-    return *ret_pid > 0 ? 0 : bly_fail(err, BLY_ERR_SPAWN, errno, "cannot fork");
+    return child->pid > 0 ? 0 : bly_fail(err, BLY_ERR_SPAWN, errno, "cannot fork");
 }
 
 /* Non-blocking for the server only: a helper waits in read. */
@@ -386,7 +444,7 @@ static int launch(struct spawner *spawner, const struct bly_request *request, st
         (void)bly_fail(err, BLY_ERR_SPAWN, -r, "cannot watch one more process");
     if (r == 0) {
         setup_init(&setup, spawner, request, &stdio, report[1]);
-        r = fork_child(spawner, &setup, child->kind, &child->pid, err);
+        r = fork_child(spawner, &setup, child, err);
         child->rung = setup.rung;
     }
     (void)bly_close(report[1]);
@@ -540,5 +598,6 @@ void bly_spawner_main(struct bly_origin *origin, pid_t launcher)
     loop(&spawner);
     if (bly_tree_end(END_MS, reaped, &spawner) < 0)
         bly_log(BLY_LOG_WARN, "processes-left", "reason=\"they could not be killed\"");
+    sweep(&spawner);
     _exit(0);
 }

@@ -24,6 +24,7 @@ enum bly_wire_type {
     BLY_WIRE_EXITED,   /* spawner to server: u64 child id, u32 wait status, u8 refused (0, 1) */
     BLY_WIRE_ALLOW,    /* server to launcher: u64 of bly_launcher_allowances */
     BLY_WIRE_FEATURES, /* launcher to server, once: probe.h */
+    BLY_WIRE_BOUNDS,   /* server to launcher, once, first of all: bounds.h */
 };
 
 enum {

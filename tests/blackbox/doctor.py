@@ -14,7 +14,7 @@ BAILEY, WITHOUT = (os.path.abspath(path) for path in sys.argv[1:3])
 
 CHECKS = {"kernel", "user", "outer-filter", "user-namespaces", "max-user-namespaces", "unprivileged-userns-clone",
           "apparmor", "mount-namespaces", "pid-namespaces", "net-namespaces", "mount-interface", "proc", "landlock",
-          "seccomp", "seccomp-notify", "openat2", "pidfd", "inotify", "cgroup", "descriptors", "yama", "wall-files",
+          "seccomp", "seccomp-notify", "openat2", "pidfd", "inotify", "bounds", "descriptors", "yama", "wall-files",
           "wall-programs", "wall-programs-online", "wall-network"}
 POLICIES = ["files-read", "files-write", "programs-read", "programs-roots", "programs-write", "programs-network"]
 

@@ -30,6 +30,14 @@ enum bly_wall_kind {
     BLY_WALL_KINDS,
 };
 
+/* What bounds the tasks and the memory of a walled program (launcher/bounds.h). */
+enum bly_bound {
+    BLY_BOUND_NOTHING,   /* nothing does, or nobody wants it */
+    BLY_BOUND_NAMESPACE, /* RLIMIT_NPROC in its user namespace: tasks alone */
+    BLY_BOUND_CGROUP,    /* a control group of its own */
+    BLY_BOUND_REFUSED,   /* what was asked for cannot be had: nothing walled is run */
+};
+
 enum { BLY_WHY_MAX = 200, BLY_FIX_MAX = 300 };
 
 struct bly_features {
@@ -38,6 +46,8 @@ struct bly_features {
     char fix[BLY_FIX_MAX]; /* how namespaces can be had here; "" when they work or nobody knows */
     bool lacks_proc;       /* views have an empty /proc: none can be mounted here */
     uint8_t landlock_abi;  /* 0: none */
+    uint8_t bound;         /* enum bly_bound of an ordinary wall */
+    char why_no_cgroup[BLY_WHY_MAX]; /* "": there is one, or none is needed */
     /* What the operator allows (--allow-landlock-fs, --allow-landlock-processes). */
     bool allow_fs, allow_processes;
 };

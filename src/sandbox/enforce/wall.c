@@ -218,6 +218,17 @@ int bly_wall_set_limits(enum bly_filter filter, struct bly_err *err)
     return now.rlim_max < helper_memory ? 0 : limit(RLIMIT_AS, helper_memory, "memory", err);
 }
 
+int bly_wall_bound_tasks(uint64_t max_tasks, struct bly_err *err)
+{
+    struct rlimit now;
+
+    if (max_tasks == 0)
+        return 0;
+    if (getrlimit(RLIMIT_NPROC, &now) < 0)
+        return bly_fail_sys(err, errno, "cannot read the limit of processes");
+    return now.rlim_max < max_tasks ? 0 : limit(RLIMIT_NPROC, max_tasks, "processes", err);
+}
+
 int bly_wall_seal(const struct bly_plan *plan, enum bly_filter filter, int *ret_listener_fd,
                   struct bly_err *err)
 {

@@ -59,6 +59,13 @@ int bly_wall_seal(const struct bly_plan *plan, enum bly_filter filter, int *ret_
                   struct bly_err *err);
 
 /*
+ * Before bly_wall_seal(), in a wall with a user namespace of its own: at most so many tasks in that
+ * namespace, this one and pid 1 included (RLIMIT_NPROC; launcher/bounds.h says where it holds). 0:
+ * no bound.
+ */
+int bly_wall_bound_tasks(uint64_t max_tasks, struct bly_err *err);
+
+/*
  * For pid 1 of a process wall after it forked the program: no capabilities, not dumpable, no core
  * files. Not before the fork: the program needs them to seal itself.
  */

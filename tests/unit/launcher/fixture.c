@@ -46,8 +46,8 @@ static int setup(void **state, const struct bly_runtime_paths *paths)
     if (mkdtemp(fixture->dir) == NULL || chmod(fixture->dir, 0755) < 0 ||
         uv_loop_init(&fixture->loop) < 0)
         return -1;
-    if (bly_launcher_start(&fixture->loop, paths, on_death, fixture, &fixture->launcher, &err) <
-        0) {
+    if (bly_launcher_start(&fixture->loop, paths, NULL, on_death, fixture, &fixture->launcher,
+                           &err) < 0) {
         print_error("%s\n", err.text);
         return -1;
     }
