@@ -262,6 +262,29 @@ def helper_op_ms(server, client):
     look(client, server, "a")
 
 
+def walled(client, server, process, program):
+    """A Python program behind a wall. Where its bound cannot be enforced there is nothing to reach."""
+    try:
+        client.start(process, ["/usr/bin/python3", "-c", program], env=server.env(), sandbox=wall(server.dir))
+    except RpcError as error:
+        if "sandbox unavailable" in error.message:
+            raise Skip(f"as it should be: {error}") from error
+        raise
+
+
+def walled_tasks(server, client):
+    """More in bounds.py."""
+    walled(client, server, "p", "import os, signal\nfor _ in range(50):\n  os.fork() or signal.pause()")
+    client.notification("process/closed", "p")
+    said = b"".join(base64.b64decode(c["chunk"]) for c in client.read("p")["chunks"])
+    expect(b"BlockingIOError" in said, f"EAGAIN: {said}")
+
+
+def walled_memory_bytes(server, client):
+    walled(client, server, "p", "print(len(bytearray(200 << 20)))")
+    expect(client.notification("process/exited", "p")["exitCode"] == 137, "SIGKILL")
+
+
 def drain_ms(server, client):
     server.signal(signal.SIGTERM)
     expect(client.closed() == 1001, "close code 1001")
@@ -418,6 +441,8 @@ ROWS = {
     "max-helpers": (1, helpers),
     "helper-idle-ms": (100, helper_idle_ms),
     "helper-op-ms": (2000, helper_op_ms),
+    "max-walled-tasks": (20, walled_tasks),
+    "max-walled-memory-bytes": (64 << 20, walled_memory_bytes),
     "drain-timeout": (100, drain_ms),
     "detach-ms": (0, detach_ms),
     "finished-ms": (100, finished_ms),

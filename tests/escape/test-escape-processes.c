@@ -499,8 +499,8 @@ static void start_attacker(enum wall wall, const char *program, const char *what
 }
 
 /*
- * Nothing limits how much a program takes, so what has to hold is: the server goes on answering,
- * one terminate ends all of it, and nothing is left.
+ * Below what bounds there are (tests/blackbox/bounds.py reaches them) this has to hold: the server
+ * goes on answering, one terminate ends all of it, and nothing is left.
  */
 static void bomb(const struct trial *trial, const char *what, const char *how_much, size_t n)
 {
