@@ -142,6 +142,17 @@ static void allow(struct launcher *launcher, uint64_t what)
     launcher->origin.features.allow_processes = what & BLY_ALLOW_LANDLOCK_PROCESSES;
 }
 
+/* 0 when it is gone: whoever is our parent then must not be moved about. */
+static pid_t server_pid(void)
+{
+    struct ucred peer = {0};
+    socklen_t len = sizeof(peer);
+
+    if (getsockopt(BLY_SOCKET_FD, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
+        return 0;
+    return peer.pid == getppid() ? peer.pid : 0;
+}
+
 /* False: malformed, or said twice. */
 static bool take_bounds(struct launcher *launcher, const struct bly_packet *packet)
 {
@@ -151,7 +162,7 @@ static bool take_bounds(struct launcher *launcher, const struct bly_packet *pack
 
     if (launcher->bounded || bly_bounds_unpack(&reader, &bounds, &cgroup) < 0)
         return false;
-    bly_bounding_init(&launcher->origin.bounding, &bounds, getppid());
+    bly_bounding_init(&launcher->origin.bounding, &bounds, server_pid());
     launcher->bounded = true;
     return true;
 }
