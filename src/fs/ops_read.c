@@ -61,7 +61,8 @@ int bly_ops_open_read(const struct bly_view *view, const char *path, bool no_fol
     struct stat st;
     int r = bly_view_open(view, path, &how, &fd, err);
 
-    if (r == -EACCES && view->policy != NULL && is_device(view, path, no_follow))
+    /* ENXIO: a socket, or a device that nobody drives. */
+    if (r == -ENXIO || (r == -EACCES && view->policy != NULL && is_device(view, path, no_follow)))
         return bly_ops_not_a_file(path, err);
     if (r < 0)
         return r;

@@ -269,9 +269,11 @@ static void local_ask(struct door *door, const struct question *question, struct
 
 /* ---- remote ---- */
 
+/* $BLY_SERVER_OPTION, where there is one, is given to the server. */
 static void remote_open(struct door *door)
 {
-    struct server *server = server_start(NULL);
+    const char *const options[] = {getenv("BLY_SERVER_OPTION"), NULL};
+    struct server *server = server_start(options);
 
     door->self = server;
     door->pid = server->pid;

@@ -191,10 +191,21 @@ static const struct operation {
 static struct door door;
 static struct yard *yard;
 
-/* A server that may refuse a policy as a whole (a lesser rung) is still tested for what it does. */
-static bool may_refuse_walls(void)
+/*
+ * A server that may refuse a policy as a whole (a lesser rung, BLY_MAY_REFUSE_WALLS=1) is still
+ * tested for what it does; one that can build no wall at all must refuse each (=must).
+ */
+static bool is_refused_wall(const struct answer *answer)
 {
-    return getenv("BLY_MAY_REFUSE_WALLS") != NULL;
+    return getenv("BLY_MAY_REFUSE_WALLS") && answer->code == -32603 &&
+           strncmp(answer->message, "sandbox unavailable", 19) == 0;
+}
+
+static bool must_refuse_walls(void)
+{
+    const char *how = getenv("BLY_MAY_REFUSE_WALLS");
+
+    return how && strcmp(how, "must") == 0;
 }
 
 struct attempt {
@@ -312,9 +323,7 @@ static const char *judge_refused(const struct attempt *attempt)
         return "something was copied";
     if (appeared_elsewhere(attempt))
         return "something appeared";
-    if (may_refuse_walls() && strncmp(answer->message, "sandbox unavailable", 19) == 0)
-        return NULL;
-    return wanted_error(attempt);
+    return is_refused_wall(answer) ? NULL : wanted_error(attempt);
 }
 
 /* A link was removed or copied, and nothing else. */
@@ -357,8 +366,14 @@ static const char *judge_allowed(const struct attempt *attempt)
 static const char *judge(const struct attempt *attempt)
 {
     bool in_proc = strncmp(attempt->place->path, "/proc/", 6) == 0;
+    bool refused = is_refused_wall(&attempt->answer);
     bool changes = (attempt->operation->flags & WRITES) && is_allowed(attempt);
 
+    if (attempt->wall != NO_WALL && must_refuse_walls() && !refused)
+        return "there can be no wall, and it is served";
+    if (attempt->wall != NO_WALL && refused)
+        return strcmp(attempt->after, yard->whole) != 0 ? "something has changed"
+                                                        : judge_refused(attempt);
     if (!(changes || (is_about_link(attempt) && !in_proc)) &&
         strcmp(attempt->after, yard->whole) != 0)
         return "something has changed";
@@ -369,9 +384,6 @@ static const char *judge(const struct attempt *attempt)
         return judge_link(attempt);
     if (!is_allowed(attempt))
         return judge_refused(attempt);
-    if (attempt->wall != NO_WALL && may_refuse_walls() &&
-        strncmp(attempt->answer.message, "sandbox unavailable", 19) == 0)
-        return NULL;
     return judge_allowed(attempt);
 }
 
@@ -408,8 +420,10 @@ static void no_tree_is_half_removed(void **state)
                                               .recursive = true, .force = true,
                                               .sandbox = yard->sandbox[wall]};
             bly_autofree char *after = NULL, *difference = NULL;
+            auto_answer struct answer answer = {0};
 
-            if (ask(&question) != -32600)
+            door.ask(&door, &question, &answer);
+            if (answer.code != -32600 && !is_refused_wall(&answer))
                 fail_msg("%s: not refused", trees[i]);
             after = tree_list(yard->dir, 0);
             difference = tree_difference(yard->whole, after);
@@ -447,6 +461,7 @@ static void no_tree_brings_hidden_files(void **state)
 static void a_planted_root_grants_nothing(void **state)
 {
     bly_autofree char *later = NULL;
+    auto_answer struct answer planted = {0};
 
     (void)state;
     assert_true(
@@ -463,7 +478,11 @@ static void a_planted_root_grants_nothing(void **state)
                                    .sandbox = yard->sandbox[FULL_READ]};
     struct question use = {ASK_WRITE, .path = yard_path(yard, "ws/cache/new"), .text = "attacked"};
 
-    assert_int_equal(ask(&plant), 0);
+    door.ask(&door, &plant, &planted);
+    if (is_refused_wall(&planted)) /* then it is planted from the outside */
+        disk_symlink("../out", yard_path(yard, "ws/cache"));
+    else
+        assert_int_equal(planted.code, 0);
     assert_true(disk_exists(yard_path(yard, "ws/cache")));
     use.sandbox = later;
     assert_int_not_equal(ask(&use), 0);
