@@ -294,27 +294,3 @@ bool bly_policy_writes_tree(const struct bly_policy *policy, const char *path)
     }
     return true;
 }
-
-int bly_policy_protect(struct bly_policy *policy, const char *path)
-{
-    if (bly_policy_decide(policy, path) != BLY_ACCESS_WRITE || !policy->wall ||
-        bly_rules_find(policy->rules, policy->n_rules, path))
-        return 0;
-
-    bly_autofree char *copy = strdup(path);
-    struct bly_rule *rules = realloc(policy->rules, (policy->n_rules + 1) * sizeof(*rules));
-    size_t i = policy->n_rules;
-
-    if (rules)
-        policy->rules = rules;
-    if (!rules || !copy)
-        return -ENOMEM;
-    for (; i > 0 && bly_rules_compare_paths(rules[i - 1].path, path) > 0; i--)
-        rules[i] = rules[i - 1];
-    rules[i] = (struct bly_rule){.depth = (uint32_t)bly_path_depth(path),
-                                 .path = bly_take_ptr(&copy),
-                                 .access = BLY_ACCESS_READ,
-                                 .flags = BLY_RULE_IMPLIED};
-    policy->n_rules++;
-    return 0;
-}

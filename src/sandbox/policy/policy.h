@@ -112,14 +112,6 @@ extern const char *const bly_policy_platform_defaults[];
 /* The protected names of 3.4, NULL-terminated: .git .agents .codex .aws */
 extern const char *const bly_policy_protected_names[];
 
-/*
- * Adds an implied READ rule for `path` (the target of a `gitdir:` pointer or symlinked .git found
- * by the plan) unless a rule for exactly that path exists or the policy does not make the path
- * writable: a pointer that somebody wrote never grants reading. So add canonical spellings of
- * writable roots first. Only while the caller is the sole owner. 0 or -ENOMEM.
- */
-int bly_policy_protect(struct bly_policy *policy, const char *path);
-
 /* Deep copy with one reference; NULL when out of memory. */
 struct bly_policy *bly_policy_copy(const struct bly_policy *policy);
 
@@ -140,7 +132,7 @@ int bly_policy_print(const struct bly_policy *policy, struct bly_buf *buf);
 /*
  * The same policy as the `sandbox` member of a request, in one line and in the words of form B
  * (docs/PROTOCOL.md): bly_policy_parse_text() makes an equal policy of it, and so an equal plan.
- * For a policy as it was compiled; what a plan or bly_policy_protect() added to it is not written.
+ * For a policy as it was compiled; what a plan added to it is not written.
  * Returns 0; -EILSEQ when a pattern holds bytes that no JSON string can (they come from a working
  * directory or root that is not UTF-8); otherwise buf->error. On failure what stands in `buf` is of
  * no use.

@@ -267,28 +267,6 @@ static void a_weakening_flag_needs_everybody(void **state)
     }
 }
 
-static void protect_restricts_and_never_grants(void **state)
-{
-    struct bly_policy *policy = parse(PROFILE(AT("/w", "write") "," AT("/w/own", "write")));
-    size_t n = policy->n_rules;
-    (void)state;
-
-    assert_int_equal(bly_policy_protect(policy, "/home/u/.ssh"), 0);
-    assert_int_equal(bly_policy_decide(policy, "/home/u/.ssh"), BLY_ACCESS_NONE);
-    assert_int_equal(bly_policy_protect(policy, "/w/own"), 0);
-    assert_int_equal(bly_policy_decide(policy, "/w/own/x"), BLY_ACCESS_WRITE);
-    assert_int_equal(policy->n_rules, n);
-
-    assert_int_equal(bly_policy_protect(policy, "/w/main/git"), 0);
-    assert_int_equal(bly_policy_protect(policy, "/w/main/git"), 0);
-    assert_int_equal(bly_policy_protect(policy, "/w/a"), 0);
-    assert_int_equal(policy->n_rules, n + 2);
-    assert_int_equal(bly_policy_decide(policy, "/w/main/git/hooks"), BLY_ACCESS_READ);
-    assert_int_equal(bly_policy_decide(policy, "/w/a/x"), BLY_ACCESS_READ);
-    assert_int_equal(bly_policy_decide(policy, "/w/main"), BLY_ACCESS_WRITE);
-    bly_policy_unref(policy);
-}
-
 static void many_rules_are_all_found(void **state)
 {
     struct bly_buf buf;
@@ -404,7 +382,6 @@ int main(void)
         cmocka_unit_test(derived_fields_follow_from_the_rules),
         cmocka_unit_test(every_order_of_a_tie_gives_the_same),
         cmocka_unit_test(a_weakening_flag_needs_everybody),
-        cmocka_unit_test(protect_restricts_and_never_grants),
         cmocka_unit_test(many_rules_are_all_found),
         cmocka_unit_test(every_pattern_counts),
     };
