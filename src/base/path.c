@@ -9,6 +9,7 @@
 #include "base/buf.h"
 #include "base/cleanup.h"
 #include "base/err.h"
+#include "base/hex.h"
 
 /* Removes the last component of out[0..n), never the root; returns the new length. */
 static size_t pop_component(const char *out, size_t n)
@@ -87,17 +88,6 @@ static bool is_alpha(char c)
 static bool is_slash(char c)
 {
     return c == '/' || c == '\\';
-}
-
-static int hex_value(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    if (c >= 'a' && c <= 'f')
-        return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F')
-        return c - 'A' + 10;
-    return -1;
 }
 
 /* Without leading and trailing blanks and controls, and without tabs and line breaks anywhere. */
@@ -204,8 +194,8 @@ static size_t percent_decode(char *text, size_t len)
         int low = -1;
 
         if (text[i] == '%' && len - i > 2) {
-            high = hex_value(text[i + 1]);
-            low = hex_value(text[i + 2]);
+            high = bly_hex_value(text[i + 1]);
+            low = bly_hex_value(text[i + 2]);
         }
         if (high >= 0 && low >= 0) {
             text[n++] = (char)(high << 4 | low);

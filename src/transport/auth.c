@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 
 #include "base/err.h"
+#include "base/hex.h"
 #include "transport/jwt.h"
 
 static void digest_of(const void *data, size_t len, uint8_t digest[SHA256_DIGEST_SIZE])
@@ -27,17 +28,6 @@ void bly_auth_init_token(struct bly_auth *auth, const void *token, size_t len)
     digest_of(token, len, auth->digest);
 }
 
-static int hex_value(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    if (c >= 'a' && c <= 'f')
-        return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F')
-        return c - 'A' + 10;
-    return -EINVAL;
-}
-
 int bly_auth_init_digest(struct bly_auth *auth, const char *hex)
 {
     struct bly_auth made = {.mode = BLY_AUTH_TOKEN};
@@ -45,7 +35,7 @@ int bly_auth_init_digest(struct bly_auth *auth, const char *hex)
     if (strlen(hex) != 2 * sizeof(made.digest))
         return -EINVAL;
     for (size_t i = 0; i < sizeof(made.digest); i++) {
-        int high = hex_value(hex[2 * i]), low = hex_value(hex[2 * i + 1]);
+        int high = bly_hex_value(hex[2 * i]), low = bly_hex_value(hex[2 * i + 1]);
 
         if (high < 0 || low < 0)
             return -EINVAL;
