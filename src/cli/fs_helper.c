@@ -8,6 +8,7 @@
 #include "base/buf.h"
 #include "base/cleanup.h"
 #include "base/err.h"
+#include "base/fd_pass.h"
 #include "base/json.h"
 #include "base/limits.h"
 #include "cli/cli.h"
@@ -115,20 +116,9 @@ static int send_fd(int fd)
 {
     char zero = 0;
     struct iovec iov = {&zero, 1};
-    union {
-        struct cmsghdr align;
-        char space[CMSG_SPACE(sizeof(int))];
-    } control = {0};
-    struct msghdr msg = {.msg_iov = &iov,
-                         .msg_iovlen = 1,
-                         .msg_control = &control,
-                         .msg_controllen = sizeof(control)};
+    ssize_t n = bly_fd_pass_send(STDIN_FILENO, &iov, 1, &fd, 1, 0);
 
-    control.align.cmsg_level = SOL_SOCKET;
-    control.align.cmsg_type = SCM_RIGHTS;
-    control.align.cmsg_len = CMSG_LEN(sizeof(int));
-    memcpy(CMSG_DATA(&control.align), &fd, sizeof(int));
-    return sendmsg(STDIN_FILENO, &msg, MSG_NOSIGNAL) == 1 ? 0 : -errno;
+    return n < 0 ? (int)n : 0;
 }
 
 static int write_all(const uint8_t *data, size_t len)

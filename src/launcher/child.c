@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -12,6 +11,7 @@
 
 #include "base/buf.h"
 #include "base/cleanup.h"
+#include "base/fd_pass.h"
 #include "launcher/exec.h"
 #include "launcher/init.h"
 #include "launcher/report.h"
@@ -154,21 +154,8 @@ static void send_ready(int listener_fd)
 {
     char ready = 1;
     struct iovec iov = {&ready, 1};
-    union {
-        struct cmsghdr align;
-        char space[CMSG_SPACE(sizeof(int))];
-    } control = {0};
-    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
 
-    if (listener_fd >= 0) {
-        msg.msg_control = &control;
-        msg.msg_controllen = sizeof(control);
-        control.align.cmsg_level = SOL_SOCKET;
-        control.align.cmsg_type = SCM_RIGHTS;
-        control.align.cmsg_len = CMSG_LEN(sizeof(int));
-        memcpy(CMSG_DATA(&control.align), &listener_fd, sizeof(int));
-    }
-    if (sendmsg(SYNC_FD, &msg, MSG_NOSIGNAL) != 1)
+    if (bly_fd_pass_send(SYNC_FD, &iov, 1, &listener_fd, listener_fd >= 0 ? 1 : 0, 0) != 1)
         _exit(BLY_CHILD_FAILED);
 }
 

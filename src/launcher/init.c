@@ -4,13 +4,13 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
-#include <string.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/fd_pass.h"
 #include "launcher/report.h"
 #include "launcher/tree.h"
 #include "sandbox/enforce/supervise.h"
@@ -36,41 +36,21 @@ static _Noreturn void fail(int sys, const char *text)
     bly_report_failure(BLY_INIT_REPORT_FD, &err);
 }
 
-static int take_listener(struct msghdr *msg)
-{
-    struct cmsghdr *cmsg = CMSG_FIRSTHDR(msg);
-    int fd;
-
-    if (cmsg == NULL || cmsg->cmsg_level != SOL_SOCKET || cmsg->cmsg_type != SCM_RIGHTS)
-        return -EBADF;
-    memcpy(&fd, CMSG_DATA(cmsg), sizeof(fd));
-    return fd;
-}
-
 /* Waits until the program's process has sealed itself; its listener comes along. */
 static void receive_ready(struct init *init)
 {
     struct bly_report report;
     struct iovec iov = {&report, sizeof(report)};
-    union {
-        struct cmsghdr align;
-        char space[CMSG_SPACE(sizeof(int))];
-    } control = {0};
-    struct msghdr msg = {.msg_iov = &iov,
-                         .msg_iovlen = 1,
-                         .msg_control = &control,
-                         .msg_controllen = sizeof(control)};
+    struct bly_passed passed;
     ssize_t n;
 
-    do
-        n = recvmsg(init->sync_fd, &msg, MSG_CMSG_CLOEXEC);
-    while (n < 0 && errno == EINTR);
+    n = bly_fd_pass_recv(init->sync_fd, &iov, 1, 0, &passed);
     if (n == (ssize_t)sizeof(report))
         bly_report_failure(BLY_INIT_REPORT_FD, &report.err);
     if (n != 1)
         fail(EPIPE, "the program's process ended early");
 
-    init->listener_fd = take_listener(&msg);
+    init->listener_fd = bly_passed_take_one(&passed);
     if (init->supervisor && init->listener_fd < 0)
         fail(EBADF, "there is nothing to supervise creation with");
 }

@@ -10,6 +10,7 @@
 
 #include "base/buf.h"
 #include "base/cleanup.h"
+#include "base/fd_pass.h"
 
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U /* since Linux 6.3 */
@@ -22,12 +23,8 @@ struct header {
     uint64_t len;
 };
 
-enum { RAW_FDS = BLY_WIRE_MAX_FDS + 1 }; /* the memfd comes first */
-
-union control {
-    struct cmsghdr align;
-    char space[CMSG_SPACE(RAW_FDS * sizeof(int))];
-};
+_Static_assert(BLY_WIRE_MAX_FDS + 1 <= BLY_FD_PASS_MAX,
+               "the memfd, which comes first, and the rest");
 
 static int memfd_new(void)
 {
@@ -59,32 +56,17 @@ static int memfd_with(const struct bly_buf *payload, int *ret_fd)
     return 0;
 }
 
-static void attach(struct msghdr *msg, union control *control, const int *fds, size_t n_fds)
+static int send_retrying(int sock, const struct iovec *parts, size_t n_parts, const int *fds,
+                         size_t n_fds, bool wait)
 {
-    struct cmsghdr *cmsg = &control->align;
-
-    memset(control, 0, sizeof(*control));
-    msg->msg_control = control;
-    msg->msg_controllen = CMSG_SPACE(n_fds * sizeof(int));
-    cmsg->cmsg_level = SOL_SOCKET;
-    cmsg->cmsg_type = SCM_RIGHTS;
-    cmsg->cmsg_len = CMSG_LEN(n_fds * sizeof(int));
-    memcpy(CMSG_DATA(cmsg), fds, n_fds * sizeof(int));
-}
-
-static int send_retrying(int sock, const struct msghdr *msg, bool wait)
-{
-    int flags = MSG_NOSIGNAL | (wait ? 0 : MSG_DONTWAIT);
-
     for (;;) {
-        if (sendmsg(sock, msg, flags) >= 0)
-            return 0;
-        if (errno == ETOOMANYREFS && wait)
-            usleep(1000); /* Too many descriptors on their way: the other end has to read first. */
-        else if (errno == ETOOMANYREFS)
+        ssize_t n = bly_fd_pass_send(sock, parts, n_parts, fds, n_fds, wait ? 0 : MSG_DONTWAIT);
+
+        if (n != -ETOOMANYREFS)
+            return n < 0 ? (int)n : 0;
+        if (!wait)
             return -EAGAIN;
-        else if (errno != EINTR)
-            return -errno;
+        usleep(1000); /* Too many descriptors on their way: the other end has to read first. */
     }
 }
 
@@ -93,11 +75,9 @@ int bly_wire_send(int sock, enum bly_wire_type type, const struct bly_buf *paylo
 {
     struct header header = {.type = type, .n_fds = (uint16_t)n_fds, .len = payload->len};
     struct iovec iov[2] = {{&header, sizeof(header)}, {payload->data, payload->len}};
-    struct msghdr msg = {.msg_iov = iov, .msg_iovlen = 2};
     bly_autofd int memfd = -EBADF;
-    int all[RAW_FDS];
+    int all[BLY_FD_PASS_MAX];
     size_t n_all = 0;
-    union control control;
 
     assert(n_fds <= BLY_WIRE_MAX_FDS);
     if (payload->error < 0)
@@ -111,39 +91,11 @@ int bly_wire_send(int sock, enum bly_wire_type type, const struct bly_buf *paylo
         if (r < 0)
             return r;
         header.in_memfd = 1;
-        msg.msg_iovlen = 1;
         all[n_all++] = memfd;
     }
     for (size_t i = 0; i < n_fds; i++)
         all[n_all++] = fds[i];
-    if (n_all > 0)
-        attach(&msg, &control, all, n_all);
-    return send_retrying(sock, &msg, wait);
-}
-
-struct raw_fds {
-    int fd[RAW_FDS];
-    size_t n;
-};
-
-static void raw_fds_close(struct raw_fds *raw)
-{
-    for (size_t i = 0; i < raw->n; i++)
-        raw->fd[i] = bly_close(raw->fd[i]);
-}
-
-static void collect(struct msghdr *msg, struct raw_fds *raw)
-{
-    for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c != NULL; c = CMSG_NXTHDR(msg, c)) {
-        size_t n;
-
-        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-            continue;
-        n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-        assert(raw->n + n <= RAW_FDS); /* The control buffer has no room for more. */
-        memcpy(raw->fd + raw->n, CMSG_DATA(c), n * sizeof(int));
-        raw->n += n;
-    }
+    return send_retrying(sock, iov, header.in_memfd ? 1 : 2, all, n_all, wait);
 }
 
 static int read_memfd(int fd, uint8_t *data, size_t len)
@@ -177,14 +129,14 @@ static bool header_is_sound(const struct header *header, size_t n_bytes)
     return header->in_memfd ? inline_len == 0 : inline_len == header->len;
 }
 
-/* Moves what was received into `packet`; descriptors it does not take stay in `raw`. */
-static int unwrap(const struct header *header, const uint8_t *body, struct raw_fds *raw,
+/* Moves what was received into `packet`; descriptors it does not take stay in `passed`. */
+static int unwrap(const struct header *header, const uint8_t *body, struct bly_passed *passed,
                   struct bly_packet *packet)
 {
     size_t expected = (size_t)header->n_fds + header->in_memfd;
-    bool lost = raw->n < expected;
+    bool lost = passed->n < expected;
 
-    if (raw->n > expected)
+    if (passed->n > expected)
         return -EBADMSG;
     if (lost && header->in_memfd)
         return -EMFILE;
@@ -196,7 +148,7 @@ static int unwrap(const struct header *header, const uint8_t *body, struct raw_f
     packet->len = header->len;
 
     if (header->in_memfd) {
-        int r = read_memfd(raw->fd[0], packet->payload, packet->len);
+        int r = read_memfd(passed->fds[0], packet->payload, packet->len);
 
         if (r < 0)
             return r;
@@ -205,8 +157,8 @@ static int unwrap(const struct header *header, const uint8_t *body, struct raw_f
     }
 
     packet->fds_lost = lost;
-    for (size_t i = header->in_memfd; i < raw->n && !lost; i++)
-        packet->fds[packet->n_fds++] = bly_take_fd(&raw->fd[i]);
+    for (size_t i = header->in_memfd; i < passed->n && !lost; i++)
+        packet->fds[packet->n_fds++] = bly_take_fd(&passed->fds[i]);
     return 0;
 }
 
@@ -215,12 +167,7 @@ int bly_wire_recv(int sock, struct bly_packet *ret_packet)
     uint8_t body[BLY_WIRE_INLINE_MAX];
     struct header header = {0};
     struct iovec iov[2] = {{&header, sizeof(header)}, {body, sizeof(body)}};
-    union control control;
-    struct msghdr msg = {.msg_iov = iov,
-                         .msg_iovlen = 2,
-                         .msg_control = &control,
-                         .msg_controllen = sizeof(control)};
-    struct raw_fds raw = {0};
+    struct bly_passed passed;
     struct bly_packet packet = {.fds = {-EBADF, -EBADF, -EBADF}};
     ssize_t n;
     int r;
@@ -228,22 +175,20 @@ int bly_wire_recv(int sock, struct bly_packet *ret_packet)
     /* ECONNRESET is said once when the other end went without reading all; its last words follow.
      */
     do
-        n = recvmsg(sock, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    while (n < 0 && (errno == EINTR || errno == ECONNRESET));
+        n = bly_fd_pass_recv(sock, iov, 2, MSG_DONTWAIT, &passed);
+    while (n == -ECONNRESET);
     if (n < 0)
-        return -errno;
+        return (int)n;
 
-    collect(&msg, &raw);
-    if (n == 0 && raw.n == 0)
+    if (n == 0 && passed.n == 0)
         return BLY_WIRE_END;
 
-    if ((size_t)n < sizeof(header) || (msg.msg_flags & MSG_TRUNC) ||
-        !header_is_sound(&header, (size_t)n))
+    if ((size_t)n < sizeof(header) || passed.is_cut || !header_is_sound(&header, (size_t)n))
         r = -EBADMSG;
     else
-        r = unwrap(&header, body, &raw, &packet);
+        r = unwrap(&header, body, &passed, &packet);
 
-    raw_fds_close(&raw);
+    bly_passed_close(&passed);
     if (r < 0) {
         bly_packet_deinit(&packet);
         return r;

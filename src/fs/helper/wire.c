@@ -2,10 +2,10 @@
 
 #include <limits.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/uio.h>
 
 #include "base/cleanup.h"
+#include "base/fd_pass.h"
 
 enum {
     F_RECURSIVE = 1,
@@ -35,34 +35,11 @@ _Static_assert(sizeof(struct request_head) + 2 * PATH_MAX + BLY_HWIRE_INLINE <=
 _Static_assert(sizeof(struct bly_hwire_reply) + BLY_HWIRE_PIECE <= BLY_HWIRE_PACKET_MAX,
                "a reply fits into a packet");
 
-/* Room for one descriptor more than is ever right, so that a second one is noticed and closed. */
-union control {
-    struct cmsghdr align;
-    char bytes[CMSG_SPACE(2 * sizeof(int))];
-};
-
-static int send_packet(int sock, struct iovec *parts, size_t n_parts, int fd)
+static int send_packet(int sock, const struct iovec *parts, size_t n_parts, int fd)
 {
-    struct msghdr message = {.msg_iov = parts, .msg_iovlen = n_parts};
-    union control control;
+    ssize_t n = bly_fd_pass_send(sock, parts, n_parts, &fd, fd >= 0 ? 1 : 0, 0);
 
-    if (fd >= 0) {
-        struct cmsghdr *header = &control.align;
-
-        memset(&control, 0, sizeof control);
-        message.msg_control = control.bytes;
-        message.msg_controllen = CMSG_SPACE(sizeof fd);
-        header->cmsg_level = SOL_SOCKET;
-        header->cmsg_type = SCM_RIGHTS;
-        header->cmsg_len = CMSG_LEN(sizeof fd);
-        memcpy(CMSG_DATA(header), &fd, sizeof fd);
-    }
-    for (;;) {
-        if (sendmsg(sock, &message, MSG_NOSIGNAL) >= 0)
-            return 0;
-        if (errno != EINTR)
-            return -errno;
-    }
+    return n < 0 ? (int)n : 0;
 }
 
 static uint8_t flags_of(const struct bly_fs_request *request)
@@ -113,58 +90,21 @@ int bly_hwire_send_reply(int sock, const struct bly_hwire_reply *reply, const vo
     return send_packet(sock, parts, BLY_LEN(parts), reply->flags & BLY_HWIRE_FD ? fd : -EBADF);
 }
 
-/* Takes the descriptors out of `message`. All but a single one are closed: then -EBADMSG. */
-static int take_descriptor(struct msghdr *message, int *ret_fd)
-{
-    int first = -EBADF;
-    size_t n = 0;
-
-    for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c != NULL; c = CMSG_NXTHDR(message, c)) {
-        size_t count;
-
-        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-            continue;
-        count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-        for (size_t i = 0; i < count; i++) {
-            int fd;
-
-            memcpy(&fd, CMSG_DATA(c) + i * sizeof fd, sizeof fd);
-            if (n++ == 0)
-                first = fd;
-            else
-                bly_close(fd);
-        }
-    }
-    if (n > 1 || (message->msg_flags & (MSG_TRUNC | MSG_CTRUNC))) {
-        bly_close(first);
-        return -EBADMSG;
-    }
-    *ret_fd = first;
-    return 0;
-}
-
 ssize_t bly_hwire_recv(int sock, void *packet, size_t size, int *ret_fd)
 {
     struct iovec whole = {.iov_base = packet, .iov_len = size};
-    union control control;
-    struct msghdr message = {
-        .msg_iov = &whole,
-        .msg_iovlen = 1,
-        .msg_control = control.bytes,
-        .msg_controllen = sizeof control.bytes,
-    };
-    ssize_t n;
-    int r;
+    struct bly_passed passed;
+    ssize_t n = bly_fd_pass_recv(sock, &whole, 1, 0, &passed);
 
-    do
-        n = recvmsg(sock, &message, MSG_CMSG_CLOEXEC);
-    while (n < 0 && errno == EINTR);
     if (n < 0)
-        return -errno;
-    r = take_descriptor(&message, ret_fd);
-    if (r == 0 && n == 0) /* an empty packet reads like the end, and nobody takes what it brought */
-        *ret_fd = bly_close(*ret_fd);
-    return r < 0 ? r : n;
+        return n;
+    if (passed.n > 1 || passed.is_cut || passed.fds_are_cut)
+        n = -EBADMSG;
+    if (n <= 0) /* an empty packet reads like the end, and nobody takes what it brought */
+        bly_passed_close(&passed);
+    if (n >= 0)
+        *ret_fd = bly_passed_take_one(&passed);
+    return n;
 }
 
 /* A path in a packet: absolute, with its NUL and no other. */
