@@ -2,6 +2,7 @@
 """Who may connect, over real sockets: auth.py PATH-TO-BAILEY. Every row of the tables in docs/PROTOCOL.md, the errors
 at start, and what may be listened on."""
 
+import base64
 import hashlib
 import hmac
 import json
@@ -9,12 +10,18 @@ import os
 import sys
 import time
 
-from served import Client, Directory, Server, Skip, UPGRADE, b64url, main, read_answer, run
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 
-BAILEY = os.path.abspath(sys.argv[1])
+from bailey import UPGRADE, Server, Skip, holds, read_answer, run, start_fails  # noqa: E402
+from yard import Yard  # noqa: E402
+
 TOKEN = "correct-horse-battery-staple"
 SECRET = "0123456789abcdef0123456789abcdef"
 HOUR = 3600
+
+
+def b64url(data):
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def jwt(claims, header=None, secret=SECRET, digest=hashlib.sha256):
@@ -163,24 +170,23 @@ def order(server):
         ("a query string is not a token", [f"GET /?access_token={TOKEN}", *up], 401),
     ]
     for name, request, status in rows:
-        yield name, lambda request=request, status=status: server.http(*request)[0] == status
+        yield name, lambda request=request, status=status: server.exchange(*request)[0] == status
 
 
 def a_401_is_text_and_names_the_scheme(server):
-    status, headers, body = server.http("GET /", *UPGRADE)
+    status, headers, body = server.exchange("GET /", *UPGRADE)
     return (status == 401 and headers["content-type"].startswith("text/plain") and
             headers["www-authenticate"] == "Bearer" and body == NO_TOKEN[1])
 
 
 def a_client_with_a_token_can_work(server):
-    with Client(server, bearer(TOKEN)) as client:
-        return ("result" in client.handshake() and
-                client.call("environment/status")["result"] == {"status": "ready"})
+    with server.client(headers=[bearer(TOKEN)]) as client:
+        return client.call("environment/status") == {"status": "ready"}
 
 
 def the_log_has_no_secrets(server):
     """At the level that says most, after everything above."""
-    log = server.stderr()
+    log = server.log_text()
     return "connection-refused" in log and TOKEN not in log and "wrong" not in log
 
 
@@ -188,9 +194,9 @@ def a_head_in_pieces(server):
     """The token is where it is in the whole head, not in the piece that came last."""
     head = "\r\n".join(["GET / HTTP/1.1", bearer(TOKEN), *UPGRADE, "", ""]).encode()
     for cut in (1, head.index(TOKEN.encode()) + 3, len(head) - 1):
-        with server.connect() as s:
+        with server.socket() as s:
             s.sendall(head[:cut])
-            server.http("GET /livez")  # by now the first piece has been read
+            server.exchange("GET /livez")  # by now the first piece has been read
             s.sendall(head[cut:])
             if read_answer(s)[0] != 101:
                 return False
@@ -235,7 +241,7 @@ def memory_forgets(directory):
     for mode, option in (("capability-token", "--ws-token-file"), ("signed-bearer-token", "--ws-shared-secret-file")):
         secret = os.urandom(24).hex()
         path = directory.file("forgotten-" + mode, secret)
-        with Server(BAILEY, "--ws-auth", mode, option, path) as server:
+        with Server("--ws-auth", mode, option, path) as server:
             if any(memory_has(pid, secret.encode()) for pid in family(server)):
                 return False
             if not memory_has(server.process.pid, path.encode()):
@@ -244,14 +250,14 @@ def memory_forgets(directory):
 
 
 def digest_works():
-    with Server(BAILEY, "--ws-auth", "capability-token", "--ws-token-sha256",
+    with Server("--ws-auth", "capability-token", "--ws-token-sha256",
                 hashlib.sha256(TOKEN.encode()).hexdigest().upper()) as server:
         return server.upgrade(bearer(TOKEN)) == WELCOME and server.upgrade(bearer("wrong")) == WRONG
 
 
 def the_file_is_read_once(directory):
     path = directory.file("once", TOKEN + "\r\n")
-    with Server(BAILEY, "--ws-auth", "capability-token", "--ws-token-file", path) as server:
+    with Server("--ws-auth", "capability-token", "--ws-token-file", path) as server:
         os.unlink(path)
         return server.upgrade(bearer(TOKEN)) == WELCOME
 
@@ -260,8 +266,8 @@ def a_file_for_everybody_is_warned_about(directory):
     seen = []
     for mode in (0o600, 0o640, 0o604):
         path = directory.file(f"mode-{mode:o}", TOKEN, mode)
-        with Server(BAILEY, "--ws-auth", "capability-token", "--ws-token-file", path) as server:
-            seen.append("warn secret-readable-by-all" in server.stderr())
+        with Server("--ws-auth", "capability-token", "--ws-token-file", path) as server:
+            seen.append("warn secret-readable-by-all" in server.log_text())
     return seen == [False, False, True]
 
 
@@ -271,7 +277,7 @@ def a_pipe_will_do():
     os.write(write_end, TOKEN.encode() + b"\n")
     os.close(write_end)
     try:
-        with Server(BAILEY, "--ws-auth", "capability-token", "--ws-token-file", "/dev/stdin", stdin=read_end) as server:
+        with Server("--ws-auth", "capability-token", "--ws-token-file", "/dev/stdin", stdin=read_end) as server:
             return server.upgrade(bearer(TOKEN)) == WELCOME and server.upgrade(bearer("x")) == WRONG
     finally:
         os.close(read_end)
@@ -280,7 +286,7 @@ def a_pipe_will_do():
 # ---- errors at start ----
 
 def starts_not(text, *options, status=1):
-    r = run(BAILEY, *options)
+    r = start_fails(*options)
     good = r.returncode == status and r.stdout == "" and (f"Error: {text}\n" if status == 1 else text) in r.stderr
     if not good:
         print(f"     status {r.returncode}: {r.stderr}")
@@ -291,14 +297,14 @@ def start_errors(directory):
     good = directory.file("good", TOKEN)
     long_enough = directory.file("secret", SECRET)
     path = {
-        "missing": os.path.join(directory.path, "missing"),
+        "missing": os.path.join(directory.dir, "missing"),
         "empty": directory.file("empty", ""),
         "blank": directory.file("blank", " \r\n\t\n"),
         "short": directory.file("short", SECRET[:31] + "\n"),
         "large": directory.file("large", "x" * 4097),
         "binary": directory.file("binary", b"\xff\xfe" * 32),
         "two lines": directory.file("two", "a\nb\n"),
-        "directory": directory.path,
+        "directory": directory.dir,
     }
     token, signed = ("--ws-auth", "capability-token"), ("--ws-auth", "signed-bearer-token")
     digest = hashlib.sha256(b"x").hexdigest()
@@ -372,14 +378,14 @@ def has_ipv6():
 
 
 def beyond(url):
-    r = run(BAILEY, "--listen", url)
+    r = start_fails("--listen", url)
     return (r.returncode == 1 and r.stdout == "" and f"Error: `{url}` can be reached from other machines" in r.stderr
             and "--ws-auth" in r.stderr and "--insecure-no-auth" in r.stderr)
 
 
 def listens(url, *options):
-    with Server(BAILEY, "--listen", url, *options) as server:
-        return server.http("GET /readyz")[0] == 200
+    with Server(*options, listen=url) as server:
+        return server.exchange("GET /readyz")[0] == 200
 
 
 def listeners(directory):
@@ -400,7 +406,7 @@ def cases(directory):
     token_file = directory.file("token", TOKEN + "\n")
     secret_file = directory.file("shared", SECRET + "\n")
     signed = ("--ws-auth", "signed-bearer-token", "--ws-shared-secret-file", secret_file)
-    with Server(BAILEY, "--log-level", "debug", "--ws-auth", "capability-token", "--ws-token-file",
+    with Server("--log-level", "debug", "--ws-auth", "capability-token", "--ws-token-file",
                 token_file) as server:
         for name, headers, expected in TOKEN_ROWS:
             yield name, lambda headers=headers, expected=expected: check(server, headers, expected)
@@ -410,9 +416,9 @@ def cases(directory):
         yield "a head in pieces", lambda: a_head_in_pieces(server)
         yield "no command line has the secret", lambda: command_lines_have_no_secrets(server)
         yield "the log has no secrets", lambda: the_log_has_no_secrets(server)
-    with Server(BAILEY, *signed) as server:
+    with Server(*signed) as server:
         yield from rows_against(server, JWT_ROWS)
-    with Server(BAILEY, *signed, "--ws-issuer", "me", "--ws-audience", "you", "--ws-max-clock-skew-seconds",
+    with Server(*signed, "--ws-issuer", "me", "--ws-audience", "you", "--ws-max-clock-skew-seconds",
                 "1") as server:
         yield from rows_against(server, STRICT_ROWS)
     yield "a digest instead of a file", digest_works
@@ -424,5 +430,5 @@ def cases(directory):
     yield from listeners(directory)
 
 
-with Directory() as place:
-    main(cases(place))
+with Yard() as place:
+    run(((name, holds(case)) for name, case in cases(place)), jobs=1)

@@ -8,7 +8,10 @@ import subprocess
 import sys
 import tempfile
 
-BAILEY = os.path.abspath(sys.argv[1])
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+
+from bailey import BAILEY, holds  # noqa: E402
+from bailey import run as run_cases  # noqa: E402
 
 
 class Yard:
@@ -198,18 +201,4 @@ CASES = [
 ]
 
 
-def main():
-    failed = 0
-    for name, case in CASES:
-        try:
-            good = case()
-        except (OSError, ValueError, KeyError, subprocess.TimeoutExpired) as e:
-            print(f"     {type(e).__name__}: {e}")
-            good = False
-        failed += not good
-        print(("ok   " if good else "FAIL ") + name)
-    print(f"{len(CASES) - failed} passed, {failed} failed")
-    return 1 if failed else 0
-
-
-sys.exit(main())
+run_cases([(name, holds(case)) for name, case in CASES], jobs=1)

@@ -8,9 +8,13 @@ import re
 import subprocess
 import sys
 
-from yard import NOBODY, Yard, as_user
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 
-BAILEY, WITHOUT = (os.path.abspath(path) for path in sys.argv[1:3])
+from bailey import BAILEY, Skip, as_user, checked  # noqa: E402
+from bailey import run as run_cases  # noqa: E402
+from yard import NOBODY, Yard  # noqa: E402
+
+WITHOUT = os.path.abspath(sys.argv[2])
 
 CHECKS = {"kernel", "user", "outer-filter", "user-namespaces", "max-user-namespaces", "unprivileged-userns-clone",
           "apparmor", "mount-namespaces", "pid-namespaces", "net-namespaces", "mount-interface", "proc", "landlock",
@@ -72,23 +76,19 @@ def commands(yard, _who, _user):
     yield "the fix is named", "To get the first rung: start the container" in told, told
 
 
-def main():
-    passed = failed = 0
+def checks():
     with Yard(BAILEY, WITHOUT) as yard:
         told = json.loads(run(yard, [], "--json").stdout)
         if not told["whole"] or told["landlock"] < 6:
-            print("skipped: this machine itself lacks something, see bailey doctor")
-            return 1 if os.environ.get("BLY_MUST_RUN") else 77
+            yield "this machine", skip
+            return
         users = [("as caller", None)] + ([("as uid 65534", NOBODY)] if os.geteuid() == 0 else [])
         for check, who, user in [(cases, *u) for u in users] + [(commands, "", None)]:
-            for name, good, detail in check(yard, who, user):
-                passed += bool(good)
-                failed += not good
-                if not good:
-                    print(f"FAIL {name}: {detail}")
-    print(f"{passed} passed, {failed} failed")
-    return 1 if failed else 0
+            yield from checked(check(yard, who, user))
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def skip():
+    raise Skip("it lacks something itself, see bailey doctor")
+
+
+run_cases(checks(), jobs=1, only=sys.argv[3:])

@@ -7,9 +7,11 @@ import re
 import sys
 import time
 
-from served import Client, Directory, PATIENCE, Server, UPGRADE, main
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 
-BAILEY = os.path.abspath(sys.argv[1])
+from bailey import PATIENCE_S, UPGRADE, Server, holds, run  # noqa: E402
+from yard import Yard  # noqa: E402
+
 PROTOCOL = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../docs/PROTOCOL.md")
 
 NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
@@ -88,11 +90,16 @@ def read(server):
 
 def eventually(server, name, labels, value):
     """What happens without an answer is seen soon; nothing else to wait for."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + PATIENCE_S
     while read(server)[name, labels] != value:
         if time.monotonic() > end:
             raise OSError(f"{name}{{{labels}}} is {read(server)[name, labels]}, not {value}")
     return True
+
+
+def start(client, process, *argv):
+    """The answer, also when it is an error."""
+    return client.ask("process/start", {"processId": process, "argv": argv, "cwd": "/", "env": {}, "tty": False})
 
 
 class Moves:
@@ -117,7 +124,7 @@ def the_endpoints_answer(server):
     ]
     good = True
     for request, status, allow in rows:
-        got, headers, body = server.http(request)
+        got, headers, body = server.exchange(request)
         right = got == status and headers.get("allow") == allow and body == "" and headers["connection"] == "close"
         if not right:
             print(f"     {request}: {got} {headers} {body!r}")
@@ -127,27 +134,27 @@ def the_endpoints_answer(server):
 
 def origin_is_refused_everywhere(server):
     paths = ["/", "/livez", "/readyz", "/metrics", "/nope"]
-    return all(server.http(f"{method} {path}", *UPGRADE, origin)[0] == 403 for path in paths
+    return all(server.exchange(f"{method} {path}", *UPGRADE, origin)[0] == 403 for path in paths
                for method in ("GET", "HEAD", "POST") for origin in ("Origin: http://a.example", "Origin: null", "Origin:"))
 
 
 def head_of_the_metrics(server):
-    status, head, body = server.http("HEAD /metrics")
-    _, get, text = server.http("GET /metrics")
+    status, head, body = server.exchange("HEAD /metrics")
+    _, get, text = server.exchange("GET /metrics")
     return (status == 200 and body == "" and head["content-type"] == get["content-type"] ==
             "text/plain; version=0.0.4; charset=utf-8" and abs(int(head["content-length"]) - len(text)) < 20)
 
 
 def a_full_server_is_not_ready():
-    with Server(BAILEY, "--max-connections", "2") as server:
-        with Client(server), Client(server):
+    with Server("--max-connections", "2") as server:
+        with server.connect(), server.connect():
             moves = Moves(server)
-            full = (server.http("GET /readyz")[0], server.http("GET /livez")[0], server.http("HEAD /readyz")[0],
+            full = (server.exchange("GET /readyz")[0], server.exchange("GET /livez")[0], server.exchange("HEAD /readyz")[0],
                     server.upgrade()[0])
             counted = moves.by("bailey_connections_refused_total", 'reason="unavailable"')
             not_ready = read(server)["bailey_ready", ""]
         eventually(server, "exec_server_connections_active", 'transport="websocket"', 0)
-        return full == (503, 200, 503, 503) and counted == 1 and not_ready == 0 and server.http("GET /readyz")[0] == 200
+        return full == (503, 200, 503, 503) and counted == 1 and not_ready == 0 and server.exchange("GET /readyz")[0] == 200
 
 
 # ---- metrics ----
@@ -171,13 +178,12 @@ def connections_and_sessions_count(server):
     active, sessions = "exec_server_connections_active", "bailey_sessions"
     websocket = 'transport="websocket"'
     moves = Moves(server)
-    with Client(server) as client:
-        session = client.handshake()["result"]["sessionId"]
+    with server.client() as client:
+        session = client.session
         here = (moves.by(active, websocket), moves.by("exec_server_connections_total", websocket),
                 moves.by("bailey_sessions_total"), moves.by(sessions, 'state="attached"'))
     eventually(server, sessions, 'state="detached"', moves.before[sessions, 'state="detached"'] + 1)
-    with Client(server) as client:
-        client.handshake(resumeSessionId=session)
+    with server.client(session) as client:
         again = (moves.by("bailey_session_resumes_total"), moves.by(sessions, 'state="detached"'),
                  moves.by("bailey_sessions_total"))
     return here == (1, 1, 1, 1) and again == (1, 0, 1)
@@ -186,14 +192,13 @@ def connections_and_sessions_count(server):
 def requests_count(server):
     total, duration = "exec_server_requests_total", "exec_server_request_duration_seconds"
     moves = Moves(server)
-    with Client(server) as client:
-        client.handshake()
+    with server.client() as client:
         client.call("environment/status")
         client.call("environment/status")
-        client.call("environment/status", [])
-        client.call("fs/readFile", {"path": "/nonexistent/file"})
+        client.ask("environment/status", [])
+        client.ask("fs/readFile", {"path": "/nonexistent/file"})
         for method in ("nonsense", "fs/readFile\"} 1\n", "x" * 1000):
-            client.call(method)
+            client.ask(method)
         lines = len(read(server))
         return (moves.by(total, 'method="environment/status",result="success"') == 2 and
                 moves.by(total, 'method="environment/status",result="error"') == 1 and
@@ -210,10 +215,9 @@ def a_request_without_a_listener_is_disconnected(server):
     """A long poll whose client goes away."""
     labels = 'method="process/read",result="disconnected"'
     moves = Moves(server)
-    with Client(server) as client:
-        client.handshake()
-        client.start("p", "/bin/sleep", "60")
-        client.send({"id": 99, "method": "process/read", "params": {"processId": "p", "waitMs": 60000}})
+    with server.client() as client:
+        start(client, "p", "/bin/sleep", "60")
+        client.send("process/read", {"processId": "p", "waitMs": 60000})
         client.call("environment/status")
         waits = moves.by("bailey_requests_in_flight")
     eventually(server, "exec_server_requests_total", labels, moves.before["exec_server_requests_total", labels] + 1)
@@ -223,28 +227,26 @@ def a_request_without_a_listener_is_disconnected(server):
 def processes_count(server):
     active, finished = "exec_server_processes_active", "exec_server_processes_finished_total"
     moves = Moves(server)
-    with Client(server) as client:
-        client.handshake()
+    with server.client() as client:
         for name, *argv in (("good", "/bin/true"), ("bad", "/bin/false"), ("long", "/bin/sleep", "60")):
-            assert "result" in client.start(name, *argv)
-        assert "error" in client.start("none", "/nonexistent/program")
-        assert "error" in client.start("good", "/bin/true")
-        client.wait_for("process/closed")
-        client.wait_for("process/closed")
+            assert "result" in start(client, name, *argv)
+        assert "error" in start(client, "none", "/nonexistent/program")
+        assert "error" in start(client, "good", "/bin/true")
+        client.notification("process/closed")
+        client.notification("process/closed")
         running = (moves.by(active), moves.by("bailey_processes_started_total"),
                    moves.by("bailey_process_start_failures_total"))
         client.call("process/terminate", {"processId": "long"})
-        client.wait_for("process/closed")
+        client.notification("process/closed")
     return (running == (1, 3, 2) and moves.by(active) == 0 and moves.by(finished, 'result="success"') == 1 and
             moves.by(finished, 'result="error"') == 1 and moves.by(finished, 'result="terminated"') == 1 and
             moves.by("exec_server_process_duration_seconds_count") == 3)
 
 
 def the_end_of_a_session_ends_its_processes():
-    with Server(BAILEY, "--detach-ms", "0") as server:
-        with Client(server) as client:
-            client.handshake()
-            client.start("p", "/bin/sleep", "60")
+    with Server("--detach-ms", "0") as server:
+        with server.client() as client:
+            start(client, "p", "/bin/sleep", "60")
         return (eventually(server, "exec_server_processes_finished_total", 'result="terminated"', 1) and
                 read(server)["exec_server_processes_active", ""] == 0)
 
@@ -252,8 +254,7 @@ def the_end_of_a_session_ends_its_processes():
 def handles_count(server, directory):
     path = directory.file("handle", "x")
     moves = Moves(server)
-    with Client(server) as client:
-        client.handshake()
+    with server.client() as client:
         client.call("fs/open", {"handleId": "h", "path": path})
         opened = moves.by("bailey_file_handles")
         client.call("fs/close", {"handleId": "h"})
@@ -265,25 +266,23 @@ def helpers_and_denials_count(server, directory):
     inside = directory.file("inside", "x")
     sandbox = {"sandboxPolicy": {"type": "read-only"}, "windowsSandboxLevel": "disabled"}
     moves = Moves(server)
-    with Client(server) as client:
-        client.handshake()
-        answer = client.call("fs/readFile", {"path": inside, "sandbox": sandbox})
+    with server.client() as client:
+        answer = client.ask("fs/readFile", {"path": inside, "sandbox": sandbox})
         if "error" in answer:
             assert "sandbox unavailable" in answer["error"]["message"], answer
             assert os.environ.get("BLY_MUST_RUN") != "1", answer
             print("     no walls here: " + answer["error"]["message"])
             return moves.by("bailey_helper_starts_total") == 0
         client.call("fs/readFile", {"path": inside, "sandbox": sandbox})
-        denied = client.call("fs/writeFile", {"path": inside, "dataBase64": "", "sandbox": sandbox})
+        denied = client.ask("fs/writeFile", {"path": inside, "dataBase64": "", "sandbox": sandbox})
         return ("error" in denied and moves.by("bailey_helper_starts_total") == 1 and moves.by("bailey_helpers") == 1 and
                 moves.by("bailey_sandbox_denials_total", 'kind="file"') == 1)
 
 
 def unread_output_counts(server):
-    with Client(server) as client:
-        client.handshake()
-        client.start("p", "/bin/sh", "-c", "head -c 40000000 /dev/zero; exec sleep 60")
-        end = time.monotonic() + PATIENCE
+    with server.client() as client:
+        start(client, "p", "/bin/sh", "-c", "head -c 40000000 /dev/zero; exec sleep 60")
+        end = time.monotonic() + PATIENCE_S
         while read(server)["bailey_output_queue_bytes", ""] < 1 << 20:
             if time.monotonic() > end:
                 return False
@@ -293,20 +292,20 @@ def unread_output_counts(server):
 def refusals_count():
     refused = "bailey_connections_refused_total"
     digest = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"  # of "secret"
-    with Server(BAILEY, "--handshake-ms", "200") as server:
+    with Server("--handshake-ms", "200") as server:
         moves = Moves(server)
-        server.http("GET /", *UPGRADE, "Origin: http://a")
-        server.http("GET /nope")
-        server.http("GET /")
-        with server.connect() as silent:
+        server.exchange("GET /", *UPGRADE, "Origin: http://a")
+        server.exchange("GET /nope")
+        server.exchange("GET /")
+        with server.socket() as silent:
             silent.sendall(b"GET / HTTP/1.1\r\nHost:")
             ended = silent.recv(1) == b""
         counted = [moves.by(refused, f'reason="{reason}"') for reason in ("origin", "request", "timeout", "authentication")]
-    with Server(BAILEY, "--ws-auth", "capability-token", "--ws-token-sha256", digest) as server:
+    with Server("--ws-auth", "capability-token", "--ws-token-sha256", digest) as server:
         good = "Authorization: Bearer secret"
         server.upgrade()
         server.upgrade("Authorization: Bearer wrong")
-        server.http("GET /metrics")
+        server.exchange("GET /metrics")
         labels = 'reason="authentication"'
         strangers = parse(server.metrics(good))[0][refused, labels]
     return ended and counted == [1, 2, 1, 0] and strangers == 3
@@ -316,10 +315,10 @@ def refusals_count():
 
 def a_slow_handshake_is_ended():
     """A byte now and then does not buy time."""
-    with Server(BAILEY, "--handshake-ms", "300") as server, server.connect() as slow:
+    with Server("--handshake-ms", "300") as server, server.socket() as slow:
         slow.settimeout(0.05)
         began = time.monotonic()
-        while time.monotonic() - began < PATIENCE:
+        while time.monotonic() - began < PATIENCE_S:
             try:
                 slow.sendall(b"G")
                 if slow.recv(1) == b"":
@@ -332,41 +331,40 @@ def a_slow_handshake_is_ended():
 
 
 def a_request_that_is_too_long_is_refused(server):
-    with server.connect() as s:
+    with server.socket() as s:
         s.sendall(b"GET / HTTP/1.1\r\n" + b"A: " + b"x" * 8192)
         return s.recv(65536).startswith(b"HTTP/1.1 431 ")
 
 
 def connections_are_limited():
-    with Server(BAILEY, "--max-connections", "1") as server:
-        with Client(server) as client:
+    with Server("--max-connections", "1") as server:
+        with server.connect() as client:
             refused = server.upgrade()[0] == 503
-            fine = "result" in client.handshake()
+            fine = client.initialize().session is not None
         eventually(server, "exec_server_connections_active", 'transport="websocket"', 0)
-        with Client(server) as client:
-            return refused and fine and "result" in client.handshake()
+        with server.connect() as client:
+            return refused and fine and client.initialize().session is not None
 
 
 def sessions_are_limited():
-    with Server(BAILEY, "--max-sessions", "1", "--detach-ms", "0") as server:
-        with Client(server) as one, Client(server) as two:
-            one.handshake()
-            answer = two.call("initialize", {"clientName": "test"})
-            one.socket.close()
+    with Server("--max-sessions", "1", "--detach-ms", "0") as server:
+        with server.connect() as one, server.connect() as two:
+            one.initialize()
+            answer = two.ask("initialize", {"clientName": "test"})
+            one.close()
             eventually(server, "bailey_sessions", 'state="attached"', 0)
-            end = time.monotonic() + PATIENCE
-            while "error" in two.call("initialize", {"clientName": "test"}):
+            end = time.monotonic() + PATIENCE_S
+            while "error" in two.ask("initialize", {"clientName": "test"}):
                 if time.monotonic() > end:
                     return False
         return answer["error"]["code"] == -32603 and "at most 1 sessions" in answer["error"]["message"]
 
 
 def processes_are_limited():
-    with Server(BAILEY, "--max-processes", "2", "--finished-ms", "100") as server, Client(server) as client:
-        client.handshake()
-        answers = [client.start(str(i), "/bin/true") for i in range(3)]
-        end = time.monotonic() + PATIENCE
-        while "error" in client.start("again", "/bin/true"):
+    with Server("--max-processes", "2", "--finished-ms", "100") as server, server.client() as client:
+        answers = [start(client, str(i), "/bin/true") for i in range(3)]
+        end = time.monotonic() + PATIENCE_S
+        while "error" in start(client, "again", "/bin/true"):
             if time.monotonic() > end:
                 return False
         return (["error" in answer for answer in answers] == [False, False, True] and
@@ -375,11 +373,10 @@ def processes_are_limited():
 
 def file_handles_are_limited(directory):
     path = directory.file("many", "x")
-    with Server(BAILEY, "--max-file-handles", "2") as server, Client(server) as client:
-        client.handshake()
-        answers = [client.call("fs/open", {"handleId": str(i), "path": path}) for i in range(3)]
+    with Server("--max-file-handles", "2") as server, server.client() as client:
+        answers = [client.ask("fs/open", {"handleId": str(i), "path": path}) for i in range(3)]
         client.call("fs/close", {"handleId": "0"})
-        again = client.call("fs/open", {"handleId": "again", "path": path})
+        again = client.ask("fs/open", {"handleId": "again", "path": path})
         return ["error" in answer for answer in answers] == [False, False, True] and "result" in again
 
 
@@ -387,19 +384,17 @@ def no_request_is_lost_at_the_limit(directory):
     """Past it they wait unread; that they do is for the unit tests of the server."""
     n = 64
     path = directory.file("read", "x")
-    with Server(BAILEY, "--max-requests-in-flight", "2") as server, Client(server) as client:
-        client.handshake()
-        for i in range(n):
-            client.send({"id": 1000 + i, "method": "fs/readFile", "params": {"path": path}})
+    with Server("--max-requests-in-flight", "2") as server, server.client() as client:
+        asked = [client.send("fs/readFile", {"path": path}) for i in range(n)]
         answers = [client.receive() for i in range(n)]
         return (all("result" in answer for answer in answers) and
-                sorted(answer["id"] for answer in answers) == list(range(1000, 1000 + n)) and
+                sorted(answer["id"] for answer in answers) == asked and
                 read(server)["bailey_requests_in_flight", ""] == 0)
 
 
 def fresh(case, *more):
     """With a server of its own: what it counts is this case's alone."""
-    with Server(BAILEY) as server:
+    with Server() as server:
         return case(server, *more)
 
 
@@ -430,5 +425,5 @@ def cases(directory):
     yield "no request is lost at the limit of those in flight", lambda: no_request_is_lost_at_the_limit(directory)
 
 
-with Directory() as place:
-    main(cases(place))
+with Yard() as place:
+    run(((name, holds(case)) for name, case in cases(place)), jobs=1)

@@ -10,9 +10,12 @@ import socket
 import subprocess
 import sys
 
-from yard import MINIMAL, NOBODY, Refused, Server, Yard, as_user, entry, profile
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 
-BAILEY, WITHOUT = (os.path.abspath(path) for path in sys.argv[1:3])
+from bailey import BAILEY, RpcError, Server, Skip, as_user, checked, run  # noqa: E402
+from yard import MINIMAL, NOBODY, Yard, entry, profile  # noqa: E402
+
+WITHOUT = os.path.abspath(sys.argv[2])
 
 # One that an ordinary user may execute.
 PYTHON = "/usr/bin/python3" if os.path.exists("/usr/bin/python3") else sys.executable
@@ -82,21 +85,23 @@ def make_workspace(yard):
     return yard.path("ws")
 
 
-def before(missing, yard):
-    return [yard.program("without"), *missing, "--"] if missing else []
+def start(yard, missing, *options, user):
+    """A server on a machine that lacks something."""
+    return Server("--log-level", "debug", *options, binary=yard.program("bailey"), user=user,
+                  under=[yard.program("without"), *missing, "--"] if missing else [])
 
 
-def serve(server, kind, ws, sandbox):
+def serve(server, client, kind, ws, sandbox):
     """The outcome in the terms of the matrix: a rung, or the text of the refusal."""
-    log_before = len(server.log())
+    log_before = len(server.log_text())
     try:
         if kind == "fs":
-            assert server.client.read_file(ws + "/file", sandbox) == "inside\n"
+            assert client.read_file(ws + "/file", sandbox) == "inside\n"
         else:
-            assert server.client.run(["/bin/cat", ws + "/file"], ws, sandbox) == (0, "inside\n")
-    except Refused as refused:
+            assert client.run(["/bin/cat", ws + "/file"], ws, sandbox) == (0, "inside\n")
+    except RpcError as refused:
         return str(refused)
-    found = re.findall(r"(?:helper|process)-started .*?rung=(\d)", server.log()[log_before:])
+    found = re.findall(r"(?:helper|process)-started .*?rung=(\d)", server.log_text()[log_before:])
     return int(found[-1]) if found else 0
 
 
@@ -111,48 +116,36 @@ def denial(client, path, sandbox):
     """What a refused write says about itself."""
     try:
         client.write_file(path, "x", sandbox)
-    except Refused as refused:
+    except RpcError as refused:
         return refused.data and refused.data["denial"]
     return None
 
 
-class Results:
-    def __init__(self):
-        self.passed = self.failed = 0
-
-    def add(self, name, good, detail=""):
-        self.passed += good
-        self.failed += not good
-        if not good or os.environ.get("VERBOSE"):
-            print(("ok   " if good else "FAIL ") + name + (f": {detail}" if detail and not good else ""))
-
-
-def check_matrix(results, who, user):
+def check_matrix(who, user):
     with Yard(BAILEY, WITHOUT) as yard:
         ws = make_workspace(yard)
         if user is not None:
             yard.give_to(user)
         for missing, options, expected in MATRIX:
             title = f"{who} without {' and '.join(missing) or 'nothing'} {' '.join(options)}".strip()
-            with Server(yard.program("bailey"), *options, before=before(missing, yard), user=user,
-                        log=yard.path("log")) as server:
-                told = server.client.environment["sandbox"]
+            with start(yard, missing, *options, user=user) as server, server.client() as client:
+                told = client.walls()
                 rung = RUNG_OF_MACHINE.get(tuple(missing), 2)
-                results.add(f"{title}: environmentInfo tells the rung",
-                            told["rung"] == rung and ("reason" in told) == (missing not in ([], ["openat2"], ["pidfd"])), told)
-                results.add(f"{title}: the log tells it", f" sandbox rung={rung} " in server.log())
+                yield (f"{title}: environmentInfo tells the rung",
+                       told["rung"] == rung and ("reason" in told) == (missing not in ([], ["openat2"], ["pidfd"])), told)
+                yield f"{title}: the log tells it", f" sandbox rung={rung} " in server.log_text(), ""
                 for kind in "fs", "process":
                     for name, want in zip(POLICIES, expected[kind]):
                         if isinstance(want, tuple):
                             want = want[0 if (os.geteuid() if user is None else user) == 0 else 1]
-                        outcome = serve(server, kind, ws, policies(ws)[name])
-                        results.add(f"{title}: {kind}, {name} is {want}", fits(outcome, want), outcome)
+                        outcome = serve(server, client, kind, ws, policies(ws)[name])
+                        yield f"{title}: {kind}, {name} is {want}", fits(outcome, want), outcome
                 want = expected["fs"][POLICIES.index("read-all")]
                 if isinstance(want, int):
-                    said = denial(server.client, ws + "/file", policies(ws)["read-all"])
-                    results.add(f"{title}: a denial is of rung {want}", said == {
+                    said = denial(client, ws + "/file", policies(ws)["read-all"])
+                    yield f"{title}: a denial is of rung {want}", said == {
                         "path": ws + "/file", "access": "write", "rule": {"path": "/", "access": "read"},
-                        "rung": want}, said)
+                        "rung": want}, said
 
 
 # ---- the second rung: (attempt, policy or None for the twin) -> whether it got through
@@ -160,7 +153,7 @@ def check_matrix(results, who, user):
 def gets(action, *arguments):
     try:
         return action(*arguments) is not False
-    except Refused:
+    except RpcError:
         return False
 
 
@@ -206,19 +199,18 @@ def file_controls(client, yard):
     ]
 
 
-def check_file_attempts(results, who, user):
+def check_file_attempts(who, user):
     with Yard(BAILEY, WITHOUT) as yard:
         make_workspace(yard)
         yard.write("out/victim", "x")
         if user is not None:
             yard.give_to(user)
-        with Server(yard.program("bailey"), "--allow-landlock-fs", before=before(["namespaces"], yard), user=user,
-                    log=yard.path("log")) as server:
-            for name, action in file_controls(server.client, yard):
-                results.add(f"{who} rung 2, files: {name} works", gets(action))
-            for name, action, sandbox in file_attempts(server.client, yard):
-                results.add(f"{who} rung 2, files: {name} fails", not gets(action, sandbox))
-                results.add(f"{who} rung 2, files: {name} succeeds without a wall", gets(action, None))
+        with start(yard, ["namespaces"], "--allow-landlock-fs", user=user) as server, server.client() as client:
+            for name, action in file_controls(client, yard):
+                yield f"{who} rung 2, files: {name} works", gets(action), ""
+            for name, action, sandbox in file_attempts(client, yard):
+                yield f"{who} rung 2, files: {name} fails", not gets(action, sandbox), ""
+                yield f"{who} rung 2, files: {name} succeeds without a wall", gets(action, None), ""
 
 
 def program_attempts(yard, bystander, port):
@@ -254,14 +246,14 @@ PROGRAM_CONTROLS = [
 ]
 
 
-def check_daemon(results, who, client, sandbox):
+def check_daemon(who, client, sandbox):
     """What a program leaves behind ends with it, as it would with a pid namespace."""
     code, output = client.run(["/bin/sh", "-c", "setsid sleep 300 > /dev/null 2>&1 & echo $!"], "/", sandbox)
     alive = os.path.exists(f"/proc/{output.strip()}")
-    results.add(f"{who} rung 2, programs: a daemon ends with its program", code == 0 and not alive, output)
+    yield f"{who} rung 2, programs: a daemon ends with its program", code == 0 and not alive, output
 
 
-def check_terminate(results, who, client, sandbox):
+def check_terminate(who, client, sandbox):
     client.call("process/start", {"processId": "victim", "argv": ["/bin/sh", "-c",
                                   "setsid sleep 301 & echo $!; trap '' TERM INT HUP; wait; wait"],
                                   "cwd": "file:///", "env": {"PATH": "/usr/bin:/bin"}, "tty": False, "arg0": None,
@@ -273,11 +265,11 @@ def check_terminate(results, who, client, sandbox):
     while not read["closed"]:
         read = client.call("process/read", {"processId": "victim", "afterSeq": seq, "waitMs": 20000})
         seq = read["nextSeq"] - 1
-    results.add(f"{who} rung 2, programs: terminating takes everything along",
-                not os.path.exists(f"/proc/{pid}") and read["exitCode"] == 128 + 9, read)
+    yield (f"{who} rung 2, programs: terminating takes everything along",
+           not os.path.exists(f"/proc/{pid}") and read["exitCode"] == 128 + 9, read)
 
 
-def check_program_attempts(results, who, user):
+def check_program_attempts(who, user):
     with Yard(BAILEY, WITHOUT) as yard, socket.socket() as tcp, socket.socket(socket.AF_UNIX) as unix:
         ws = make_workspace(yard)
         yard.write("out/victim", "x")
@@ -290,19 +282,19 @@ def check_program_attempts(results, who, user):
             yard.give_to(user)
         bystander = subprocess.Popen(["/bin/sleep", "600"], **as_user(user))
         try:
-            with Server(yard.program("bailey"), "--allow-landlock-processes", before=before(["namespaces"], yard),
-                        user=user, log=yard.path("log")) as server:
+            with (start(yard, ["namespaces"], "--allow-landlock-processes", user=user) as server,
+                  server.client() as client):
                 sandbox = policies(ws)["read-all"]
                 for name, command in PROGRAM_CONTROLS:
-                    result = server.client.run(["/bin/sh", "-c", command], "/", sandbox)
-                    results.add(f"{who} rung 2, programs: {name} works", result[0] == 0, result)
+                    result = client.run(["/bin/sh", "-c", command], "/", sandbox)
+                    yield f"{who} rung 2, programs: {name} works", result[0] == 0, result
                 for name, command in program_attempts(yard, bystander.pid, tcp.getsockname()[1]):
-                    result = server.client.run(["/bin/sh", "-c", command], "/", sandbox)
-                    results.add(f"{who} rung 2, programs: {name} fails", result[0] != 0, result)
-                    result = server.client.run(["/bin/sh", "-c", command], "/")
-                    results.add(f"{who} rung 2, programs: {name} succeeds without a wall", result[0] == 0, result)
-                check_daemon(results, who, server.client, sandbox)
-                check_terminate(results, who, server.client, sandbox)
+                    result = client.run(["/bin/sh", "-c", command], "/", sandbox)
+                    yield f"{who} rung 2, programs: {name} fails", result[0] != 0, result
+                    result = client.run(["/bin/sh", "-c", command], "/")
+                    yield f"{who} rung 2, programs: {name} succeeds without a wall", result[0] == 0, result
+                yield from check_daemon(who, client, sandbox)
+                yield from check_terminate(who, client, sandbox)
         finally:
             bystander.kill()
             bystander.wait()
@@ -310,26 +302,25 @@ def check_program_attempts(results, who, user):
 
 def what_is_missing():
     """A reason to skip, or None: these tests take things away from a machine that has them all."""
-    with Yard(BAILEY) as yard:
-        with Server(yard.program("bailey"), log=yard.path("log")) as server:
-            told = server.client.environment["sandbox"]
+    with Server() as server, server.client() as client:
+        told = client.walls()
     if told["rung"] == 1 and told["landlock"] >= 6 and "reason" not in told:
         return None
     return f"this machine offers {told}"
 
 
-def main():
-    results = Results()
+def skip(reason):
+    raise Skip(reason)
+
+
+def checks():
     missing = what_is_missing()
     if missing:
-        print(f"skipped: {missing}")
-        return 1 if os.environ.get("BLY_MUST_RUN") else 77
+        yield "this machine", lambda: skip(missing)
+        return
     for who, user in [("as caller", None)] + ([("as uid 65534", NOBODY)] if os.geteuid() == 0 else []):
         for check in check_matrix, check_file_attempts, check_program_attempts:
-            check(results, who, user)
-    print(f"{results.passed} passed, {results.failed} failed")
-    return 1 if results.failed else 0
+            yield from checked(check(who, user))
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+run(checks(), jobs=1, only=sys.argv[3:])

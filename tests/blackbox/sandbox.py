@@ -12,9 +12,13 @@ import subprocess
 import sys
 import time
 
-from yard import Yard, entry, profile
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 
-BAILEY, WITHOUT = (os.path.abspath(path) for path in sys.argv[1:3])
+from bailey import BAILEY, checked  # noqa: E402
+from bailey import run as run_cases  # noqa: E402
+from yard import Yard, entry, profile  # noqa: E402
+
+WITHOUT = os.path.abspath(sys.argv[2])
 TIMEOUT = 60
 
 
@@ -343,18 +347,10 @@ def terminal(yard):
     yield "everything is shown before the end", program.expect("done\r\n") and program.wait() == 0, program.text
 
 
-def main():
-    passed = failed = 0
+def checks():
     for check in statuses, confinement, explain, rungs, life, terminal:
         with Yard() as yard:
-            for name, good, detail in check(prepare(yard)):
-                passed += bool(good)
-                failed += not good
-                if not good:
-                    print(f"FAIL {name}: {detail}")
-    print(f"{passed} passed, {failed} failed")
-    return 1 if failed else 0
+            yield from checked(check(prepare(yard)))
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+run_cases(checks(), jobs=1, only=sys.argv[3:])

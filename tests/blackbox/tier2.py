@@ -14,13 +14,14 @@ import sys
 import tempfile
 
 sys.dont_write_bytecode = True
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "conformance"))
+TESTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
+sys.path[:0] = [os.path.join(TESTS, "support"), os.path.join(TESTS, "conformance")]
 
+from cases import PATIENCE_S, run  # noqa: E402
 from channel import SocketTarget  # noqa: E402
 from websocket import WebSocket  # noqa: E402
 
 BAILEY = os.path.abspath(sys.argv[1])
-PATIENCE_S = 60
 MIB = 1 << 20
 
 
@@ -565,21 +566,4 @@ CASES = [
 ]
 
 
-def run(case):
-    try:
-        asyncio.run(case())
-    except Exception as error:  # pylint: disable=broad-except
-        print(f"FAIL {case.__name__}: {type(error).__name__}: {error}")
-        return False
-    print(f"ok   {case.__name__}")
-    return True
-
-
-def main():
-    results = [run(case) for case in CASES]
-    print(f"{sum(results)} passed, {len(results) - sum(results)} failed")
-    return 0 if all(results) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+run([(case.__name__, lambda case=case: asyncio.run(case())) for case in CASES], jobs=1)

@@ -16,7 +16,13 @@ import sys
 import tempfile
 import time
 
-BAILEY = os.path.abspath(sys.argv[1])
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+
+from bailey import BAILEY, holds  # noqa: E402
+from bailey import run as run_cases  # noqa: E402
+from frames import TEXT, frame  # noqa: E402
+from plain_http import UPGRADE, head_of  # noqa: E402
+
 PATIENCE_S = 20
 LINE_MAX = 67108864
 
@@ -417,10 +423,6 @@ def http(url, path="/readyz", *headers):
     return int(words[1]) if len(words) > 1 else 0
 
 
-UPGRADE = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13",
-           "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
-
-
 def several_listeners():
     with Place() as place:
         wanted = ["ws://127.0.0.1:0", f"unix://{place.path('a')}", "ws://127.0.0.1:0",
@@ -698,17 +700,14 @@ class WebSocket:
     def __init__(self, url):
         self.sock = connect(url)
         self.file = self.sock.makefile("rb")
-        self.sock.sendall("\r\n".join(["GET / HTTP/1.1", "Host: x", *UPGRADE, "", ""]).encode())
+        self.sock.sendall(head_of("GET /", *UPGRADE))
         while self.file.readline() != b"\r\n":
             pass
         self.send(INITIALIZE)
         self.send(INITIALIZED)
 
     def send(self, message):
-        data = json.dumps(message).encode()
-        head = bytes([0x81, 0x80 | 126]) + len(data).to_bytes(2, "big") if len(data) > 125 else \
-            bytes([0x81, 0x80 | len(data)])
-        self.sock.sendall(head + b"\0\0\0\0" + data)
+        self.sock.sendall(frame(TEXT, json.dumps(message).encode()))
 
     def read(self):
         _, size = self.file.read(2)
@@ -801,21 +800,4 @@ CASES = [
 ]
 
 
-def main():
-    failed = 0
-    for name, case in CASES:
-        start_s = time.monotonic()
-        try:
-            good = case()
-        except (OSError, ValueError, KeyError, IndexError, StopIteration,
-                subprocess.SubprocessError) as e:
-            print(f"     {type(e).__name__}: {e}")
-            good = False
-        failed += not good
-        took_ms = int((time.monotonic() - start_s) * 1000)
-        print(f"{'ok  ' if good else 'FAIL'} {name}  ({took_ms} ms)", flush=True)
-    print(f"{len(CASES) - failed} passed, {failed} failed")
-    return 1 if failed else 0
-
-
-sys.exit(main())
+run_cases([(name, holds(case)) for name, case in CASES], jobs=1)

@@ -202,7 +202,8 @@ def no_requests_to_clients():
 def no_null_in_environment():
     """Also where there is little to tell."""
     for env in ({}, {"HOME": "", "SHELL": "", "PATH": "", "USER": ""}):
-        with Server(env=env) as server, server.connect() as client:
+        with Server(env=env) as server, server.client() as other, server.connect() as client:
+            other.walls()  # before it has found out it says less
             first = client.call("initialize", {"clientName": "t"})["environmentInfo"]
             client.notify("initialized")
             info = client.call("environment/info")

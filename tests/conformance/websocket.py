@@ -1,13 +1,10 @@
 """A small WebSocket client (RFC 6455) that can also send what a polite one would not."""
 
 import asyncio
-import base64
-import hashlib
-import os
 import struct
 
-CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
-GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+from frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, accept_of, frame, new_key
+
 MAX_MESSAGE = 1 << 30
 
 
@@ -19,26 +16,6 @@ class ProtocolError(Exception):
     def __init__(self, code, text):
         super().__init__(text)
         self.code = code
-
-
-def mask_bytes(data, key):
-    n = len(data)
-    if n == 0:
-        return b""
-    stream = (key * (n // 4 + 1))[:n]
-    return (int.from_bytes(data, "little") ^ int.from_bytes(stream, "little")).to_bytes(n, "little")
-
-
-def frame(opcode, data, fin=True):
-    head = bytes([(0x80 if fin else 0) | opcode])
-    if len(data) < 126:
-        head += bytes([0x80 | len(data)])
-    elif len(data) < 65536:
-        head += struct.pack("!BH", 0x80 | 126, len(data))
-    else:
-        head += struct.pack("!BQ", 0x80 | 127, len(data))
-    key = os.urandom(4)
-    return head + key + mask_bytes(data, key)
 
 
 class WebSocket:
@@ -56,9 +33,9 @@ class WebSocket:
 
     async def connect(self, target, path, headers):
         self.reader, self.writer = await target.open_stream()
-        key = base64.b64encode(os.urandom(16))
+        key = new_key()
         lines = {"Host": target.host_header, "Upgrade": "websocket", "Connection": "Upgrade",
-                 "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": key.decode(), **headers}
+                 "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": key, **headers}
         request = f"GET {path} HTTP/1.1\r\n" + "".join(f"{k}: {v}\r\n" for k, v in lines.items())
         self.writer.write(request.encode() + b"\r\n")
         try:
@@ -76,8 +53,7 @@ class WebSocket:
             raise HandshakeError(f"Unexpected server response: {status.split(' ')[1]}")
         if headers.get("upgrade", "").lower() != "websocket":
             raise HandshakeError("Invalid Upgrade header")
-        accept = base64.b64encode(hashlib.sha1(key + GUID).digest()).decode()
-        if headers.get("sec-websocket-accept") != accept:
+        if headers.get("sec-websocket-accept") != accept_of(key):
             raise HandshakeError("Invalid Sec-WebSocket-Accept header")
         if "sec-websocket-extensions" in headers:
             raise HandshakeError("the server accepted an extension, which cannot be spoken here")

@@ -6,8 +6,6 @@ behind is found.
 """
 
 import base64
-import concurrent.futures
-import hashlib
 import json
 import os
 import shutil
@@ -22,18 +20,11 @@ import uuid
 
 sys.dont_write_bytecode = True
 
+from cases import PATIENCE_S, Failure, Skip, checked, expect, holds, outcome, run, until  # noqa: E402,F401
+from frames import CLOSE, PING, PONG, TEXT, accept_of, frame, new_key  # noqa: E402
+from plain_http import UPGRADE, exchange, read_answer  # noqa: E402,F401
+
 BAILEY = os.path.abspath(sys.argv[1]) if len(sys.argv) > 1 else None
-PATIENCE_S = 60
-TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
-GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-
-
-class Failure(Exception):
-    """The server did not do what the test wants."""
-
-
-class Skip(Exception):
-    """This machine cannot run the test."""
 
 
 class RpcError(Exception):
@@ -41,6 +32,7 @@ class RpcError(Exception):
         super().__init__(f"{error['code']} {error['message']}")
         self.code = error["code"]
         self.message = error["message"]
+        self.data = error.get("data")
 
 
 class Closed(Exception):
@@ -61,46 +53,11 @@ class Refused(Exception):
         self.body = body
 
 
-def expect(condition, what):
-    if not condition:
-        raise Failure(what)
-
-
-def until(predicate, what, seconds=PATIENCE_S, every_s=0.01):
-    """Waits for something that announces itself in no other way; returns what `predicate` gave."""
-    end = time.monotonic() + seconds
-    while True:
-        value = predicate()
-        if value:
-            return value
-        if time.monotonic() > end:
-            raise Failure("waited in vain for: " + what)
-        time.sleep(every_s)
-
-
 # ---- the client
 
 
-def mask(data, key):
-    n = len(data)
-    stream = (key * (n // 4 + 1))[:n]
-    return (int.from_bytes(data, "little") ^ int.from_bytes(stream, "little")).to_bytes(n, "little")
-
-
-def frame(opcode, data, fin=True):
-    head = bytes([(0x80 if fin else 0) | opcode])
-    if len(data) < 126:
-        head += bytes([0x80 | len(data)])
-    elif len(data) < 65536:
-        head += struct.pack("!BH", 0x80 | 126, len(data))
-    else:
-        head += struct.pack("!BQ", 0x80 | 127, len(data))
-    key = os.urandom(4)
-    return head + key + mask(data, key)
-
-
 class Client:
-    def __init__(self, url, path="/", timeout=PATIENCE_S, rcvbuf=None):
+    def __init__(self, url, path="/", timeout=PATIENCE_S, rcvbuf=None, headers=()):
         host, port = url.removeprefix("ws://").rstrip("/").rsplit(":", 1)
         self.sock = socket.socket(socket.AF_INET6 if "[" in host else socket.AF_INET)
         if rcvbuf:
@@ -115,12 +72,14 @@ class Client:
         self.notifications = []
         self.next_id = 1
         self.session = None
-        self.upgrade(host, path)
+        self.environment = None
+        self.upgrade(host, path, headers)
 
-    def upgrade(self, host, path):
-        key = base64.b64encode(os.urandom(16))
+    def upgrade(self, host, path, headers):
+        key = new_key()
+        more = "".join(header + "\r\n" for header in headers)
         self.sock.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                          f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key.decode()}\r\n\r\n".encode())
+                          f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n{more}\r\n".encode())
         while b"\r\n\r\n" not in self.buffer:
             self.fill(len(self.buffer) + 1)
         head, _, rest = bytes(self.buffer).partition(b"\r\n\r\n")
@@ -129,8 +88,7 @@ class Client:
         if status != 101:
             self.sock.close()
             raise Refused(status, rest.decode("utf-8", "replace"))
-        accept = base64.b64encode(hashlib.sha1(key + GUID).digest())
-        expect(accept in head, "the upgrade was not answered for this key")
+        expect(accept_of(key).encode() in head, "the upgrade was not answered for this key")
 
     # ---- bytes
 
@@ -210,11 +168,18 @@ class Client:
             self.notifications.append(message)
         return message
 
-    def answer(self, number):
-        """The result of a request; RpcError when it failed."""
+    def whole_answer(self, number):
+        """{"result": ...} or {"error": ...}, with the id."""
         while number not in self.answers:
             self.take_message()
-        message = self.answers.pop(number)
+        return self.answers.pop(number)
+
+    def ask(self, method, params=None):
+        return self.whole_answer(self.send(method, params))
+
+    def answer(self, number):
+        """The result of a request; RpcError when it failed."""
+        message = self.whole_answer(number)
         if "error" in message:
             raise RpcError(message["error"])
         return message["result"]
@@ -273,7 +238,8 @@ class Client:
         params = {"clientName": "test"}
         if resume:
             params["resumeSessionId"] = resume
-        self.session = self.call("initialize", params)["sessionId"]
+        welcome = self.call("initialize", params)
+        self.session, self.environment = welcome["sessionId"], welcome.get("environmentInfo")
         self.notify("initialized")
         return self
 
@@ -287,6 +253,31 @@ class Client:
     def write(self, process, data, **more):
         chunk = base64.b64encode(data).decode()
         return self.call("process/write", {"processId": process, "chunk": chunk, **more})["status"]
+
+    def run(self, argv, cwd="/", sandbox=None):
+        """A program to its end: (exit code, all it wrote)."""
+        process, seq, output = f"run-{self.next_id}", 0, b""
+        self.start(process, argv, cwd="file://" + cwd, env={"PATH": "/usr/bin:/bin"}, sandbox=sandbox)
+        while True:
+            read = self.read(process, afterSeq=seq, waitMs=20000)
+            output += b"".join(base64.b64decode(chunk["chunk"]) for chunk in read["chunks"])
+            seq = read["nextSeq"] - 1
+            if read["closed"]:
+                return read["exitCode"], output.decode("utf-8", "replace")
+
+    def read_file(self, path, sandbox=None):
+        answer = self.call("fs/readFile", {"path": "file://" + path, "sandbox": sandbox})
+        return base64.b64decode(answer["dataBase64"]).decode()
+
+    def write_file(self, path, text, sandbox=None):
+        self.call("fs/writeFile", {"path": "file://" + path, "sandbox": sandbox,
+                                   "dataBase64": base64.b64encode(text.encode()).decode()})
+
+    def walls(self):
+        """What the server can enforce; it serves before it has found out."""
+        while "sandbox" not in self.environment:
+            self.environment = self.call("environment/info", {})
+        return self.environment["sandbox"]
 
     def drop(self):
         """Ends the TCP connection at once, without a word."""
@@ -389,26 +380,42 @@ def await_block(pid):
     return seen[0]
 
 
+def as_user(user):
+    """Arguments of subprocess.Popen."""
+    return {} if user is None else {"user": user, "group": user, "extra_groups": []}
+
+
+def start_fails(*options):
+    """A server that is not expected to start, when it has ended."""
+    return subprocess.run([BAILEY, "exec-server", *options], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                          timeout=PATIENCE_S, check=False)
+
+
 class Server:
     """exec-server in a process and a directory of its own."""
 
-    def __init__(self, *options, listen="ws://127.0.0.1:0", stdin=subprocess.DEVNULL, under=(), env=None):
-        """`under`: words in front of the command; `env`: more variables."""
+    def __init__(self, *options, listen="ws://127.0.0.1:0", stdin=subprocess.DEVNULL, under=(), env=None,
+                 binary=BAILEY, user=None):
+        """`under`: words in front of the command; `env`: more variables; `user`: who it becomes."""
         self.mark = "mark-" + uuid.uuid4().hex
         self.dir = os.path.realpath(tempfile.mkdtemp(prefix="bailey-test-", dir="/var/tmp"))
         os.chmod(self.dir, 0o755)
         environment = {k: v for k, v in os.environ.items() if k != "TMPDIR"} | (env or {})
         self.log = open(os.path.join(self.dir, "log"), "w+b")
-        self.process = subprocess.Popen([*under, BAILEY, "exec-server", "--listen", listen, *map(str, options)],
+        self.process = subprocess.Popen([*under, binary, "exec-server", "--listen", listen, *map(str, options)],
                                         cwd=self.dir, env=environment, stdin=stdin, stdout=subprocess.PIPE,
-                                        stderr=self.log)
+                                        stderr=self.log, **as_user(user))
         self.pid = self.process.pid
         self.url = self.process.stdout.readline().decode().strip()
         expect(self.url.startswith("ws://"), "the server did not start: " + self.said())
 
     def said(self):
-        self.log.seek(0)
-        return self.log.read().decode("utf-8", "replace")[-4000:]
+        return self.log_text()[-4000:]
+
+    def log_text(self):
+        """Read by its name: the server's own place in the file stays where it is."""
+        with open(self.log.name, "rb") as log:
+            return log.read().decode("utf-8", "replace")
 
     def connect(self, **how):
         return Client(self.url, **how)
@@ -419,12 +426,31 @@ class Server:
     def env(self):
         return {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "BAILEY_TEST_MARK": self.mark}
 
+    def address(self):
+        host, port = self.url.removeprefix("ws://").rstrip("/").rsplit(":", 1)
+        return host.strip("[]").replace("0.0.0.0", "127.0.0.1"), int(port)
+
+    def socket(self):
+        """A TCP connection on which nothing has been said."""
+        return socket.create_connection(self.address(), PATIENCE_S)
+
+    def exchange(self, first_line, *headers):
+        """(status, headers by lower-case name, body) of an HTTP request."""
+        return exchange(self.address(), PATIENCE_S, first_line, *headers)
+
     def http(self, path):
         """The status of a GET."""
-        host, port = self.url.removeprefix("ws://").rsplit(":", 1)
-        with socket.create_connection((host, int(port)), PATIENCE_S) as sock:
-            sock.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
-            return int(sock.makefile("rb").readline().split()[1])
+        return self.exchange("GET " + path)[0]
+
+    def upgrade(self, *headers, path="/"):
+        """The status of a request for a WebSocket, and the body unless that is 101."""
+        status, _, body = self.exchange("GET " + path, *UPGRADE, *headers)
+        return status, body
+
+    def metrics(self, *headers):
+        status, _, body = self.exchange("GET /metrics", *headers)
+        expect(status == 200, f"/metrics: {status}")
+        return body
 
     def signal(self, number):
         self.process.send_signal(number)
@@ -467,30 +493,3 @@ class Server:
         self.process.stdout.close()
         self.log.close()
         shutil.rmtree(self.dir, ignore_errors=True)
-
-
-# ---- running cases
-
-
-def outcome(case):
-    """("ok" | "FAIL" | "skip", why)"""
-    try:
-        case()
-    except Skip as skip:
-        return "skip", str(skip)
-    except (Failure, RpcError, Closed, Refused, OSError, ValueError, KeyError, IndexError) as error:
-        return "FAIL", f"{type(error).__name__}: {error}"
-    return "ok", ""
-
-
-def run(cases, jobs=4):
-    """Runs [(name, function)], several at a time, and exits: 1 when one failed, 77 when all were skipped."""
-    names = sys.argv[2:]
-    cases = [(name, case) for name, case in cases if not names or any(n in name for n in names)]
-    count = {"ok": 0, "FAIL": 0, "skip": 0}
-    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        for (name, _), (word, why) in zip(cases, pool.map(lambda c: outcome(c[1]), cases)):
-            count[word] += 1
-            print(f"{word:4} {name}" + (f"\n     {why}" if why else ""), flush=True)
-    print(f"{count['ok']} passed, {count['FAIL']} failed, {count['skip']} skipped")
-    sys.exit(1 if count["FAIL"] else 77 if count["skip"] and not count["ok"] else 0)
