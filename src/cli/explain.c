@@ -73,6 +73,7 @@ static int explain_to_people(const struct bly_policy *policy, const struct bly_p
                              const struct verdict *verdict, struct bly_buf *buf)
 {
     bly_autobuf struct bly_buf rules;
+    char *rest;
     int r;
 
     bly_buf_init(&rules, TEXT_MAX);
@@ -81,7 +82,8 @@ static int explain_to_people(const struct bly_policy *policy, const struct bly_p
     if (r < 0)
         return r;
     (void)bly_buf_add_str(buf, "policy:\n");
-    for (char *line = strtok((char *)rules.data, "\n"); line != NULL; line = strtok(NULL, "\n"))
+    for (char *line = strtok_r((char *)rules.data, "\n", &rest); line != NULL;
+         line = strtok_r(NULL, "\n", &rest))
         (void)bly_buf_printf(buf, "  %s\n", line);
     (void)bly_buf_add_str(buf, "plan:\n");
     if (plan != NULL)

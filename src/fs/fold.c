@@ -42,6 +42,7 @@ enum bly_access bly_fold_explain(const struct bly_policy *policy, const char *pa
                                  bool (*folds)(const char *dir), struct bly_denial *ret_reason)
 {
     char folded[PATH_MAX];
+    size_t size = strlen(path) + 1;
     bool copied = false;
 
     for (const char *slash = path; *slash == '/';) {
@@ -51,13 +52,13 @@ enum bly_access bly_fold_explain(const struct bly_policy *policy, const char *pa
         slash += 1 + len;
         if (name == NULL)
             continue;
-        if (!copied && strlen(path) >= sizeof folded) { /* nor can it be opened */
+        if (!copied && size > sizeof folded) { /* nor can it be opened */
             ret_reason->by = BLY_BY_NOTHING;
             ret_reason->index = 0;
             return BLY_ACCESS_DENY;
         }
         if (!copied)
-            (void)strcpy(folded, path);
+            memcpy(folded, path, size);
         copied = true;
         if (is_folded(folded, at, folds))
             memcpy(folded + at + 1, name, len);

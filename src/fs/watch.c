@@ -212,15 +212,16 @@ static int add_name(void *arg, const char *dir, const char *name, size_t len)
     struct bly_watch *watch = placing->watch;
 
     if (placing->place == NULL || strcmp(placing->dir, dir) != 0) {
+        size_t dir_len = strlen(dir);
         int r;
 
         placing->place = NULL;
-        if (strlen(dir) >= sizeof placing->dir)
+        if (dir_len >= sizeof placing->dir)
             return -ENAMETOOLONG;
         r = watch_directory(watch->watcher, dir, &placing->place);
         if (r != 0) /* below what is not there nothing happens before its own name comes up */
             return r == -ENOENT ? 0 : r;
-        (void)strcpy(placing->dir, dir);
+        memcpy(placing->dir, dir, dir_len + 1);
     }
     return keep_interest(watch, placing->place, name, len);
 }

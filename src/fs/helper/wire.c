@@ -29,7 +29,7 @@ struct request_head {
     uint64_t max_depth, max_directories, max_entries;
 };
 
-_Static_assert(sizeof(struct request_head) + 2 * PATH_MAX + BLY_HWIRE_INLINE <=
+_Static_assert(sizeof(struct request_head) + 2UL * PATH_MAX + BLY_HWIRE_INLINE <=
                    BLY_HWIRE_PACKET_MAX,
                "a request fits into a packet");
 _Static_assert(sizeof(struct bly_hwire_reply) + BLY_HWIRE_PIECE <= BLY_HWIRE_PACKET_MAX,
