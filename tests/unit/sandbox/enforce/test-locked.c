@@ -26,25 +26,11 @@ enum {
 
 /* ---- attempts: 0 or errno ---- */
 
-static int try_open(const char *path, int flags)
-{
-    int fd = open(path, flags | O_CLOEXEC, 0644);
-
-    if (fd < 0)
-        return errno;
-    (void)close(fd);
-    return 0;
-}
-
 static int result(long r)
 {
     return r < 0 ? errno : 0;
 }
 
-static int read_secret(void)
-{
-    return try_open(yard_path("out/secret"), O_RDONLY);
-}
 static int list_outside(void)
 {
     return try_open(yard_path("out"), O_RDONLY | O_DIRECTORY);
@@ -53,14 +39,6 @@ static int list_root(void)
 {
     return try_open("/", O_RDONLY | O_DIRECTORY);
 }
-static int write_secret(void)
-{
-    return try_open(yard_path("out/secret"), O_WRONLY);
-}
-static int create_outside(void)
-{
-    return try_open(yard_path("out/new"), O_CREAT | O_WRONLY);
-}
 static int read_inside(void)
 {
     return try_open(yard_path("w/file"), O_RDONLY);
@@ -68,10 +46,6 @@ static int read_inside(void)
 static int write_inside(void)
 {
     return try_open(yard_path("w/file"), O_WRONLY);
-}
-static int create_inside(void)
-{
-    return try_open(yard_path("w/new"), O_CREAT | O_WRONLY);
 }
 static int read_by_link(void)
 {
@@ -100,10 +74,6 @@ static int use_null(void)
 static int read_kernel_log(void)
 {
     return try_open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
-}
-static int kernel_setting(void)
-{
-    return try_open("/proc/sys/kernel/core_pattern", O_WRONLY);
 }
 static int kernel_object(void)
 {
@@ -196,12 +166,6 @@ static int fork_and_exec(void)
         return errno;
     return WIFEXITED(status) ? WEXITSTATUS(status) : YARD_STUCK;
 }
-static int do_exec(void)
-{
-    execl("/bin/true", "true", (char *)NULL);
-    return errno;
-}
-
 static int has_no_privilege(void)
 {
     static const char *const lines[] = {"CapInh:\t0000000000000000\n",
@@ -306,8 +270,9 @@ static int run_locked(const struct bly_plan *plan, enum bly_purpose purpose, yar
     return yard_wait(pid);
 }
 
-static int run_policy(const struct locked_case *c)
+static int run_walled(const void *arg)
 {
+    const struct locked_case *c = arg;
     struct bly_plan *plan = yard_plan(c->policy, (enum bly_purpose)c->purpose);
     int r;
 
@@ -318,40 +283,23 @@ static int run_policy(const struct locked_case *c)
     return r;
 }
 
-static void become(uid_t uid)
+static int run_free(const void *arg)
 {
-    if (uid != getuid() && (setgid(uid) < 0 || setuid(uid) < 0))
-        yard_exit(YARD_STUCK);
-    if (prctl(PR_SET_DUMPABLE, 1) < 0 || bly_wall_prepare(NULL) < 0)
-        yard_exit(YARD_STUCK);
-}
+    const struct locked_case *c = arg;
 
-static int as_user(uid_t uid, const struct locked_case *c, bool walled)
-{
-    pid_t pid;
-
-    yard_make();
-    if (uid != getuid())
-        yard_give(uid);
-    pid = fork();
-    if (pid == 0) {
-        yard_bystander = getpid();
-        become(uid);
-        yard_exit(walled ? run_policy(c) : yard_run_free(c->attempt));
-    }
-    return yard_wait(pid);
+    return yard_run_free(c->attempt);
 }
 
 static void check_as(uid_t uid, const struct locked_case *c)
 {
-    int got = as_user(uid, c, true);
+    int got = yard_run_as(uid, run_walled, c);
 
     if (got != c->expected)
         fail_msg("as uid %u: %d instead of %d, %s", uid, got, c->expected, yard_error);
     yard_remove();
     if ((c->flags & NO_TWIN) || ((c->flags & ROOT_ONLY) && uid != 0))
         return;
-    got = as_user(uid, c, false);
+    got = yard_run_as(uid, run_free, c);
     if (got != 0)
         fail_msg("the twin without a wall, as uid %u: %d", uid, got);
     yard_remove();

@@ -24,31 +24,9 @@ enum {
 
 /* ---- attempts: 0 or errno ---- */
 
-static int try_open(const char *path, int flags)
-{
-    int fd = open(path, flags | O_CLOEXEC, 0644);
-
-    if (fd < 0)
-        return errno;
-    (void)close(fd);
-    return 0;
-}
-
-static int read_secret(void)
-{
-    return try_open(yard_path("out/secret"), O_RDONLY);
-}
 static int read_secret_by_link(void)
 {
     return try_open(yard_path("w/link/secret"), O_RDONLY);
-}
-static int write_secret(void)
-{
-    return try_open(yard_path("out/secret"), O_WRONLY);
-}
-static int create_outside(void)
-{
-    return try_open(yard_path("out/new"), O_CREAT | O_WRONLY);
 }
 static int create_beside(void)
 {
@@ -65,10 +43,6 @@ static int create_at_root(void)
     if (r == 0)
         (void)unlink("/bly-test-zz");
     return r;
-}
-static int create_inside(void)
-{
-    return try_open(yard_path("w/new"), O_CREAT | O_WRONLY);
 }
 static int write_file_root(void)
 {
@@ -193,10 +167,6 @@ static int proc_of_its_own(void)
         return EACCES;
     return try_open("/proc/self/comm", O_WRONLY);
 }
-static int kernel_setting(void)
-{
-    return try_open("/proc/sys/kernel/core_pattern", O_WRONLY);
-}
 static int device_dir(void)
 {
     int r = try_open("/dev/bly-test", O_CREAT | O_WRONLY);
@@ -239,12 +209,6 @@ static int datagram_socket(void)
 {
     return socket(AF_UNIX, SOCK_DGRAM, 0) < 0 ? errno : 0;
 }
-static int do_exec(void)
-{
-    execl("/bin/true", "true", (char *)NULL);
-    return errno;
-}
-
 static int fork_and_exec(void)
 {
     pid_t pid = fork();
@@ -449,42 +413,30 @@ static bool is_as_expected(int got, int expected)
     return got == expected;
 }
 
-static void become(uid_t uid)
+static int run_walled(const void *arg)
 {
-    if (uid != getuid() && (setgid(uid) < 0 || setuid(uid) < 0))
-        yard_exit(YARD_STUCK);
-    /* What became of a process that changed its user may not be looked at by it. */
-    if (prctl(PR_SET_DUMPABLE, 1) < 0 || bly_wall_prepare(NULL) < 0)
-        yard_exit(YARD_STUCK);
+    const struct wall_case *c = arg;
+
+    return yard_run_policy(c->policy, (enum bly_purpose)c->purpose, c->attempt);
 }
 
-static int as_user(uid_t uid, const struct wall_case *c, bool walled)
+static int run_free(const void *arg)
 {
-    pid_t pid;
+    const struct wall_case *c = arg;
 
-    yard_make();
-    if (uid != getuid())
-        yard_give(uid);
-    pid = fork();
-    if (pid == 0) {
-        yard_bystander = getpid();
-        become(uid);
-        yard_exit(walled ? yard_run_policy(c->policy, (enum bly_purpose)c->purpose, c->attempt)
-                         : yard_run_free(c->attempt));
-    }
-    return yard_wait(pid);
+    return yard_run_free(c->attempt);
 }
 
 static void check_as(uid_t uid, const struct wall_case *c)
 {
-    int got = as_user(uid, c, true);
+    int got = yard_run_as(uid, run_walled, c);
 
     if (!is_as_expected(got, c->expected))
         fail_msg("as uid %u: %d instead of %d, %s", uid, got, c->expected, yard_error);
     yard_remove();
     if ((c->flags & NO_TWIN) || ((c->flags & ROOT_ONLY) && uid != 0))
         return;
-    got = as_user(uid, c, false);
+    got = yard_run_as(uid, run_free, c);
     if (got != 0 && c->attempt != do_exec)
         fail_msg("the twin without a wall, as uid %u: %d", uid, got);
     yard_remove();

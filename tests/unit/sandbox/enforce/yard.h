@@ -25,6 +25,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -267,4 +268,73 @@ static inline int yard_run_free(yard_attempt attempt)
     if (pid == 0)
         yard_exit(attempt());
     return yard_wait(pid);
+}
+
+static inline void yard_become(uid_t uid)
+{
+    if (uid != getuid() && (setgid(uid) < 0 || setuid(uid) < 0))
+        yard_exit(YARD_STUCK);
+    /* What became of a process that changed its user may not be looked at by it. */
+    if (prctl(PR_SET_DUMPABLE, 1) < 0 || bly_wall_prepare(NULL) < 0)
+        yard_exit(YARD_STUCK);
+}
+
+/* What `run` gives for a case, in a child that belongs to `uid`, in a fresh yard. */
+static inline int yard_run_as(uid_t uid, int (*run)(const void *arg), const void *arg)
+{
+    pid_t pid;
+
+    yard_make();
+    if (uid != getuid())
+        yard_give(uid);
+    pid = fork();
+    if (pid == 0) {
+        yard_bystander = getpid();
+        yard_become(uid);
+        yard_exit(run(arg));
+    }
+    return yard_wait(pid);
+}
+
+/* ---- attempts that both kinds of wall are tried with ---- */
+
+static inline int try_open(const char *path, int flags)
+{
+    int fd = open(path, flags | O_CLOEXEC, 0644);
+
+    if (fd < 0)
+        return errno;
+    (void)close(fd);
+    return 0;
+}
+
+static inline int read_secret(void)
+{
+    return try_open(yard_path("out/secret"), O_RDONLY);
+}
+
+static inline int write_secret(void)
+{
+    return try_open(yard_path("out/secret"), O_WRONLY);
+}
+
+static inline int create_outside(void)
+{
+    return try_open(yard_path("out/new"), O_CREAT | O_WRONLY);
+}
+
+static inline int create_inside(void)
+{
+    return try_open(yard_path("w/new"), O_CREAT | O_WRONLY);
+}
+
+static inline int kernel_setting(void)
+{
+    return try_open("/proc/sys/kernel/core_pattern", O_WRONLY);
+}
+
+static inline int do_exec(void)
+{
+    execl("/bin/true", "true", (char *)NULL);
+    return errno;
 }
