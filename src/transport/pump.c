@@ -14,7 +14,8 @@
 
 enum { PIECE = 64 << 10 };
 
-/* What the thread needs, descriptors of its own included. It may outlive the pump, so the last of the two frees it. */
+/* What the thread needs, descriptors of its own included. It may outlive the pump, so the last of
+ * the two frees it. */
 struct work {
     atomic_uint refs;
     atomic_ullong moved; /* bytes */

@@ -272,7 +272,7 @@ static bool holds_secret(const char *path)
     bool found = false;
 
     for (size_t i = 0; i < BLY_LEN(names); i++) {
-        bly_autofree char *file = NULL, *text = NULL;
+        bly_autofree char *file = NULL;
         bly_autofd int fd = -EBADF;
         char bytes[256] = "";
 

@@ -395,8 +395,9 @@ class Server:
     """exec-server in a process and a directory of its own."""
 
     def __init__(self, *options, listen="ws://127.0.0.1:0", stdin=subprocess.DEVNULL, under=(), env=None,
-                 binary=BAILEY, user=None):
+                 binary=None, user=None):
         """`under`: words in front of the command; `env`: more variables; `user`: who it becomes."""
+        binary = binary or BAILEY  # as it is now: ground.py puts a copy in its place
         self.mark = "mark-" + uuid.uuid4().hex
         self.dir = os.path.realpath(tempfile.mkdtemp(prefix="bailey-test-", dir="/var/tmp"))
         os.chmod(self.dir, 0o755)

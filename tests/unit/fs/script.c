@@ -324,10 +324,11 @@ static const char *const errno_names[] = {
 };
 
 static const char *const kind_names[] = {
-    [BLY_ERR_PARAMS] = "params", [BLY_ERR_INVALID] = "invalid",
-    [BLY_ERR_DENIED] = "denied", [BLY_ERR_LIMIT] = "limit",
-    [BLY_ERR_REMOTE] = "remote", [BLY_ERR_BUG] = "bug",       [BLY_ERR_UNSUPPORTED] = "unsupported",
-    [BLY_ERR_SPAWN] = "spawn",   [BLY_ERR_SYSTEM] = "system",
+    [BLY_ERR_PARAMS] = "params",           [BLY_ERR_INVALID] = "invalid",
+    [BLY_ERR_DENIED] = "denied",           [BLY_ERR_LIMIT] = "limit",
+    [BLY_ERR_REMOTE] = "remote",           [BLY_ERR_BUG] = "bug",
+    [BLY_ERR_UNSUPPORTED] = "unsupported", [BLY_ERR_SPAWN] = "spawn",
+    [BLY_ERR_SYSTEM] = "system",
 };
 
 static void show_error(char *out, size_t size, const struct bly_err *err)

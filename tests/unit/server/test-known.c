@@ -126,7 +126,7 @@ static bool folds(size_t n, size_t n_context, size_t depth)
     memset(to, '[', depth);
     memset(to + depth, ']', depth);
     to += 2 * depth;
-    (void)sprintf(to, "%s,%s}", depth ? "" : "0", CONTEXT("/w") + 1);
+    (void)sprintf(to, "%s,%s}", depth ? "" : "0", &CONTEXT("/w")[1]);
     done = bly_known_fold(&known, &env, text, strlen(text), &folded);
     free(folded.text);
     free(text);
