@@ -10,7 +10,7 @@ import sys
 TESTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
 sys.path.insert(0, os.path.join(TESTS, "support"))
 
-from bailey import RpcError, Server, Skip, expect, run, stat_of, wall  # noqa: E402
+from bailey import RpcError, Server, Skip, expect, run, stat_of, until, wall  # noqa: E402
 
 MIB = 1 << 20
 
@@ -235,6 +235,7 @@ def n_threads(pid):
 def parents_have_one_thread():
     """Who forks programs has no thread that could end, however busy the server's pool has been."""
     with Server() as server, server.client() as client:
+        until(lambda: "sandbox" in client.call("environment/info"), "the walls have been tried")
         client.start("p", ["/bin/sleep", "1000"])
         for number in client.send_together(*[("fs/getMetadata", {"path": "/"})] * 100):
             client.answer(number)
