@@ -21,6 +21,7 @@ enum {
 };
 
 LIST_HEAD(transfer_list, bly_http_transfer);
+LIST_HEAD(watch_list, watch);
 
 struct bly_http_client {
     struct bly_http_client_config config;
@@ -28,6 +29,7 @@ struct bly_http_client {
     CURLM *multi;
     uv_timer_t timer;
     struct transfer_list transfers;
+    struct watch_list watches;
     size_t n_handles; /* libuv still holds */
 };
 
@@ -35,6 +37,9 @@ struct bly_http_client {
 struct watch {
     uv_poll_t poll;
     struct bly_http_client *client;
+    LIST_ENTRY(watch) link;
+    int events; /* that libcurl waits for, UV_READABLE and UV_WRITABLE */
+    bool held;  /* not watched until the transfers are resumed */
 };
 
 struct bly_http_transfer {
@@ -49,6 +54,7 @@ struct bly_http_transfer {
 
     /* The current hop. */
     CURL *easy;
+    curl_socket_t socket; /* the last one libcurl began to watch for it */
     struct curl_slist *headers;
     unsigned status;
     struct bly_http_field *fields; /* of the response, room for `max_fields` */
@@ -107,6 +113,20 @@ static void on_watch_closed(uv_handle_t *handle)
     free(watch);
 }
 
+static bool is_paused(const struct bly_http_client *client, curl_socket_t fd)
+{
+    struct bly_http_transfer *t;
+
+    LIST_FOREACH(t, &client->transfers, link)
+    if (t->paused && t->socket == fd)
+        return true;
+    return false;
+}
+
+/*
+ * libcurl 8.5 (of Ubuntu 24.04) goes on waiting for the socket of a paused transfer, and reads what
+ * it is told about into memory of its own: it is not told.
+ */
 static void on_ready(uv_poll_t *poll, int status, int events)
 {
     struct watch *watch = (struct watch *)(void *)poll;
@@ -118,6 +138,11 @@ static void on_ready(uv_poll_t *poll, int status, int events)
     if (events & UV_WRITABLE)
         flags |= CURL_CSELECT_OUT;
     (void)uv_fileno((uv_handle_t *)poll, &fd);
+    if (is_paused(watch->client, fd)) {
+        watch->held = true;
+        (void)uv_poll_stop(poll);
+        return;
+    }
     act(watch->client, fd, flags);
 }
 
@@ -131,8 +156,21 @@ static struct watch *watch_new(struct bly_http_client *client, curl_socket_t fd)
     }
     watch->client = client;
     client->n_handles++;
+    LIST_INSERT_HEAD(&client->watches, watch, link);
     (void)client->curl->multi_assign(client->multi, fd, watch);
     return watch;
+}
+
+static void watch_close(struct watch *watch)
+{
+    LIST_REMOVE(watch, link);
+    uv_close((uv_handle_t *)&watch->poll, on_watch_closed);
+}
+
+static int watch_start(struct watch *watch)
+{
+    watch->held = false;
+    return uv_poll_start(&watch->poll, watch->events, on_ready);
 }
 
 /* libcurl wants to know about `fd` from now on, something else, or nothing any more. */
@@ -140,12 +178,11 @@ static int on_socket_change(CURL *easy, curl_socket_t fd, int what, void *arg, v
 {
     struct bly_http_client *client = arg;
     struct watch *watch = socket_arg;
-    int events = 0;
+    struct bly_http_transfer *t = NULL;
 
-    (void)easy;
     if (what == CURL_POLL_REMOVE) {
         if (watch)
-            uv_close((uv_handle_t *)&watch->poll, on_watch_closed);
+            watch_close(watch);
         (void)client->curl->multi_assign(client->multi, fd, NULL);
         return 0;
     }
@@ -153,11 +190,16 @@ static int on_socket_change(CURL *easy, curl_socket_t fd, int what, void *arg, v
         watch = watch_new(client, fd);
     if (!watch)
         return -1; /* fails the transfers */
+    /* A handle of libcurl's own, for connections that are shut down, has no transfer. */
+    (void)client->curl->easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&t);
+    if (t)
+        t->socket = fd;
+    watch->events = 0;
     if (what == CURL_POLL_IN || what == CURL_POLL_INOUT)
-        events |= UV_READABLE;
+        watch->events |= UV_READABLE;
     if (what == CURL_POLL_OUT || what == CURL_POLL_INOUT)
-        events |= UV_WRITABLE;
-    return uv_poll_start(&watch->poll, events, on_ready) < 0 ? -1 : 0;
+        watch->events |= UV_WRITABLE;
+    return watch_start(watch) < 0 ? -1 : 0;
 }
 
 /* ---- what comes back ------------------------------------------------------------------------ */
@@ -319,6 +361,7 @@ static void end_hop(struct bly_http_transfer *t)
     curl->slist_free_all(t->headers);
     forget_head(t);
     t->easy = NULL;
+    t->socket = CURL_SOCKET_BAD;
     t->headers = NULL;
     t->skipped = 0;
     t->why[0] = '\0';
@@ -597,6 +640,7 @@ int bly_http_client_new(const struct bly_http_client_config *config,
     client->config = *config;
     client->curl = config->library;
     LIST_INIT(&client->transfers);
+    LIST_INIT(&client->watches);
     client->multi = client->curl->multi_init();
     if (!client->multi) {
         free(client);
@@ -632,6 +676,7 @@ void bly_http_client_close(struct bly_http_client *client)
 void bly_http_client_resume(struct bly_http_client *client)
 {
     struct bly_http_transfer *t;
+    struct watch *watch;
 
     /* Nothing ends in here: that comes with the timer, which libcurl sets now. */
     LIST_FOREACH(t, &client->transfers, link)
@@ -639,6 +684,9 @@ void bly_http_client_resume(struct bly_http_client *client)
         t->paused = false;
         (void)client->curl->easy_pause(t->easy, CURLPAUSE_CONT);
     }
+    LIST_FOREACH(watch, &client->watches, link)
+    if (watch->held)
+        (void)watch_start(watch);
 }
 
 static int copy_body(struct bly_http_transfer *t, const struct bly_http_request *from)
@@ -686,6 +734,7 @@ int bly_http_start(struct bly_http_client *client, const struct bly_http_request
     if (!t)
         return no_memory(err);
     t->client = client;
+    t->socket = CURL_SOCKET_BAD;
     t->events = *events;
     t->arg = arg;
     LIST_INSERT_HEAD(&client->transfers, t, link);
