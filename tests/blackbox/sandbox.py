@@ -230,15 +230,28 @@ def start(yard, *command, missing=(), **more):
                             stdout=subprocess.PIPE, text=True, **more)
 
 
-def is_running(marker):
+def find_running(marker):
+    """The process with this argument, as the fields of its stat from its state on; None: there is none."""
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
             with open(f"/proc/{pid}/cmdline", "rb") as f:
-                if marker.encode() in f.read().split(b"\0"):
-                    return True
+                if marker.encode() not in f.read().split(b"\0"):
+                    continue
+            with open(f"/proc/{pid}/stat") as f:
+                return f.read().rpartition(")")[2].split()
         except OSError:
             continue
-    return False
+    return None
+
+
+def is_running(marker):
+    return find_running(marker) is not None
+
+
+def is_in_front(marker):
+    """A shell prints the name of what it brings to the front before it hands the terminal over."""
+    state, _, group, _, _, front, *_ = find_running(marker) or ["", "", "", "", "", None]
+    return group == front and state != "T"
 
 
 def life(yard):
@@ -317,13 +330,13 @@ def terminal(yard):
     yield "its terminal is one", shell.expect("is-a-2-tty"), shell.text
     marker = f"{800 + os.getpid() / 1e7:.7f}"
     shell.type(f"sleep {marker}\r")
-    yield "a program in the foreground", shell.expect(marker) and wait_for(lambda: is_running(marker)), shell.text
+    yield "a program in the foreground", shell.expect(marker) and wait_for(lambda: is_in_front(marker)), shell.text
     shell.type("\x1a")
     yield "^Z stops it", shell.expect("Stopped"), shell.text
     shell.type("bg; jobs; echo back-$((1+1))\r")
     yield "it goes on in the background", shell.expect(r"Running[^\r]*sleep") and shell.expect("back-2"), shell.text
     shell.type("fg\r")
-    yield "and comes back", shell.expect(f"sleep {marker}"), shell.text
+    yield "and comes back", shell.expect(f"sleep {marker}") and wait_for(lambda: is_in_front(marker)), shell.text
     shell.type("\x03")
     shell.type("echo status-$?\r")
     yield "^C ends it", shell.expect("status-130"), shell.text
