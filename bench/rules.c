@@ -6,6 +6,9 @@
  *     bench-rules build/bailey exec-server
  *     bench-rules --no-plan codex exec-server
  *     bench-rules --plan-only
+ *     bench-rules --patterns
+ *
+ * The last one says what planning for a program costs with a deny pattern over 10,000 files.
  *
  * "--listen ws://127.0.0.1:PORT" is appended to the command. Times are medians, in microseconds, of
  * request sent to answer read; requests are put together before the clock starts.
@@ -31,6 +34,7 @@
 #include "base/buf.h"
 #include "base/cleanup.h"
 #include "base/err.h"
+#include "sandbox/plan/kept.h"
 #include "sandbox/plan/plan.h"
 #include "sandbox/policy/policy.h"
 
@@ -229,6 +233,128 @@ static double plan_once(void *arg, unsigned i)
     return end - start;
 }
 
+/* ---- deny patterns ---- */
+
+enum {
+    TREE_OUTER = 100,
+    TREE_INNER = 10,
+    TREE_FILES = 10
+}; /* files in directories in directories */
+
+static void touch(const char *path)
+{
+    FILE *file = fopen(path, "w");
+
+    if (!file || fclose(file) != 0)
+        die("cannot write %s", path);
+}
+
+static void make_tree(void)
+{
+    char path[512], below[64];
+
+    make_directory(0, "/tree");
+    for (unsigned i = 0; i < TREE_OUTER; i++) {
+        (void)sprintf(below, "/tree/%u", i);
+        make_directory(0, below);
+        for (unsigned j = 0; j < TREE_INNER; j++) {
+            (void)sprintf(below, "/tree/%u/%u", i, j);
+            make_directory(0, below);
+            for (unsigned k = 0; k < TREE_FILES; k++) {
+                (void)snprintf(path, sizeof(path), "%s/r000%s/%u.c", dir, below, k);
+                touch(path);
+            }
+        }
+    }
+}
+
+/* What happens to the tree between two plans. */
+static void add_file(unsigned i)
+{
+    char path[512];
+
+    (void)snprintf(path, sizeof(path), "%s/r000/tree/1/1/new%u.c", dir, i);
+    touch(path);
+}
+
+static void add_match(unsigned i)
+{
+    char path[512];
+
+    (void)snprintf(path, sizeof(path), "%s/r000/tree/2/2/new%u.env", dir, i);
+    touch(path);
+}
+
+static void add_directory(unsigned i)
+{
+    char below[64];
+
+    (void)sprintf(below, "/tree/3/3/new%u", i);
+    make_directory(0, below);
+}
+
+struct tree_cell {
+    struct bly_policy *policy;
+    struct bly_probe probe;
+    void (*happens)(unsigned i);
+};
+
+static double plan_tree_once(void *arg, unsigned i)
+{
+    struct tree_cell *cell = arg;
+    struct bly_plan *plan = NULL;
+    struct bly_err err = {0};
+    double start, end;
+
+    if (cell->happens)
+        cell->happens(i);
+    start = read_clock(CLOCK_THREAD_CPUTIME_ID);
+    if (bly_plan_make(cell->policy, BLY_FOR_PROCESS, &cell->probe, NULL, 0, &plan, &err) < 0)
+        die("no plan: %s", err.text);
+    end = read_clock(CLOCK_THREAD_CPUTIME_ID);
+    bly_plan_free(plan);
+    return end - start;
+}
+
+static void print_patterns(void)
+{
+    static const struct {
+        const char *name;
+        uint64_t max_watches; /* 0: nothing is kept */
+        void (*happens)(unsigned i);
+    } rows[] = {
+        {"walked each time", 0, NULL},
+        {"kept, nothing happened", 16384, NULL},
+        {"kept, a file came", 16384, add_file},
+        {"kept, a match came", 16384, add_match},
+        {"kept, a directory came", 16384, add_directory},
+    };
+    static const struct bly_policy_env env = {.cwd = "/"};
+    char text[1024];
+    struct bly_err err = {0};
+
+    make_tree();
+    (void)snprintf(text, sizeof(text),
+                   "{\"windowsSandboxLevel\":\"disabled\",\"cwd\":\"file://%s\",\"permissions\":{"
+                   "\"type\":\"managed\",\"network\":\"restricted\",\"file_system\":{"
+                   "\"type\":\"restricted\",\"entries\":[{\"path\":{\"type\":\"path\",\"path\":"
+                   "\"file://%s/r000\"},\"access\":\"write\"},{\"path\":{\"type\":\"glob_pattern\","
+                   "\"pattern\":\"%s/r000/tree/**/*.env\"},\"access\":\"deny\"}]}}}",
+                   dir, dir, dir);
+    (void)puts("| pattern over 10,000 files | plan |\n|---|---|");
+    for (size_t i = 0; i < BLY_LEN(rows); i++) {
+        struct tree_cell cell = {.probe = bly_probe_disk, .happens = rows[i].happens};
+
+        if (bly_policy_parse_text(text, &env, &cell.policy, &err) < 0)
+            die("no policy: %s", err.text);
+        cell.probe.kept = bly_kept_new(rows[i].max_watches);
+        (void)plan_tree_once(&cell, SAMPLES);
+        (void)printf("| %s | %.0f |\n", rows[i].name, median(plan_tree_once, &cell, SAMPLES / 20));
+        bly_kept_free(cell.probe.kept);
+        bly_policy_unref(cell.policy);
+    }
+}
+
 static double request_once(void *arg, unsigned i)
 {
     struct cell *cell = arg;
@@ -372,7 +498,8 @@ static void print_table(bool with_plan)
 static _Noreturn void usage(void)
 {
     (void)fprintf(stderr, "usage: bench-rules [--entries N] [--no-plan] COMMAND [ARGUMENT...]\n"
-                          "       bench-rules [--entries N] --plan-only\n");
+                          "       bench-rules [--entries N] --plan-only\n"
+                          "       bench-rules --patterns\n");
     exit(2);
 }
 
@@ -382,9 +509,10 @@ int main(int argc, char **argv)
         {"entries", required_argument, NULL, 'e'},
         {"no-plan", no_argument, NULL, 'n'},
         {"plan-only", no_argument, NULL, 'p'},
+        {"patterns", no_argument, NULL, 't'},
         {0},
     };
-    bool no_plan = false, plan_only = false;
+    bool no_plan = false, plan_only = false, patterns = false;
     int c;
 
     while ((c = getopt_long(argc, argv, "+", options, NULL)) != -1) {
@@ -394,12 +522,19 @@ int main(int argc, char **argv)
             no_plan = true;
         else if (c == 'p')
             plan_only = true;
+        else if (c == 't')
+            patterns = true;
         else
             usage();
     }
-    if (plan_only == (optind < argc))
+    if ((plan_only || patterns) == (optind < argc))
         usage();
     make_disk();
+    if (patterns) {
+        print_patterns();
+        clean_up();
+        return 0;
+    }
     if (!plan_only)
         start_server(argv + optind, argc - optind);
     print_table(!no_plan);

@@ -8,6 +8,7 @@
 #include "base/cleanup.h"
 #include "base/err.h"
 #include "base/path.h"
+#include "sandbox/plan/kept.h"
 #include "sandbox/policy/policy.h"
 
 /* Everything this server made writable, at most. Reached only by somebody who tries to. */
@@ -26,8 +27,9 @@ struct grants {
 
 struct bly_planner {
     uv_loop_t *loop;
-    struct grants *grants; /* the newest version */
-    char **strings;        /* every path that is or was in the table */
+    struct grants *grants;  /* the newest version */
+    struct bly_probe probe; /* the disk, with what deny patterns matched before */
+    char **strings;         /* every path that is or was in the table */
     size_t n_strings;
     size_t n_jobs;
     bool freed; /* by its owner; the last cancelled job takes the memory along */
@@ -61,7 +63,7 @@ static void grants_unref(struct grants *grants)
         free(grants);
 }
 
-int bly_planner_new(uv_loop_t *loop, struct bly_planner **ret_planner)
+int bly_planner_new(uv_loop_t *loop, uint64_t max_watches, struct bly_planner **ret_planner)
 {
     struct bly_planner *planner = calloc(1, sizeof(*planner));
 
@@ -69,7 +71,11 @@ int bly_planner_new(uv_loop_t *loop, struct bly_planner **ret_planner)
         return -ENOMEM;
     planner->loop = loop;
     planner->grants = grants_alloc(0);
-    if (planner->grants == NULL) {
+    planner->probe = bly_probe_disk;
+    planner->probe.kept = bly_kept_new(max_watches);
+    if (planner->grants == NULL || planner->probe.kept == NULL) {
+        free(planner->grants);
+        bly_kept_free(planner->probe.kept);
         free(planner);
         return -ENOMEM;
     }
@@ -79,6 +85,7 @@ int bly_planner_new(uv_loop_t *loop, struct bly_planner **ret_planner)
 
 static void planner_destroy(struct bly_planner *planner)
 {
+    bly_kept_free(planner->probe.kept);
     grants_unref(planner->grants);
     for (size_t i = 0; i < planner->n_strings; i++)
         free(planner->strings[i]);
@@ -198,12 +205,13 @@ static void job_free(struct bly_planner_job *job)
         planner_destroy(planner);
 }
 
-/* On a pool thread. Touches the job only; nobody else does before on_planned(). */
+/* On a pool thread. Touches the job, which nobody else does before on_planned(), and what is kept.
+ */
 static void make_plan(uv_work_t *work)
 {
     struct bly_planner_job *job = work->data;
 
-    job->result = bly_plan_make(job->policy, job->purpose, &bly_probe_disk, job->grants->paths,
+    job->result = bly_plan_make(job->policy, job->purpose, &job->planner->probe, job->grants->paths,
                                 job->grants->n, &job->plan, &job->err);
 }
 

@@ -11,7 +11,9 @@
 
 struct bly_planner;
 
-int bly_planner_new(uv_loop_t *loop, struct bly_planner **ret_planner);
+/* `max_watches`: directories watched to know that deny patterns still match the same, at most; 0:
+ * each plan walks. 0 or -ENOMEM. */
+int bly_planner_new(uv_loop_t *loop, uint64_t max_watches, struct bly_planner **ret_planner);
 /* Only cancelled jobs may be under way: the loop still has to turn for them. NULL is fine. */
 struct bly_planner *bly_planner_free(struct bly_planner *planner);
 

@@ -141,7 +141,7 @@ int bly_server_start(const struct bly_server_config *config, const struct bly_li
     if (r >= 0)
         r = bly_metrics_init(&server->metrics);
     if (r >= 0)
-        r = bly_planner_new(config->loop, &server->planner);
+        r = bly_planner_new(config->loop, config->limits->watches, &server->planner);
     if (r >= 0)
         r = bly_watcher_new(config->limits->watches, &server->watcher);
     if (r < 0)

@@ -101,7 +101,7 @@ static void local_open(struct door *door)
     assert_int_equal(fixture_setup(&fixture), 0);
     local->fixture = fixture;
     bly_limits_defaults(&local->limits);
-    assert_int_equal(bly_planner_new(&local->fixture->loop, &local->planner), 0);
+    assert_int_equal(bly_planner_new(&local->fixture->loop, 1000, &local->planner), 0);
     config = (struct bly_fs_config){
         .loop = &local->fixture->loop,
         .planner = local->planner,

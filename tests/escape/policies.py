@@ -11,8 +11,8 @@ import json
 import os
 import threading
 
-from ground import (DENIED, INVALID_PARAMS, NOT_FOUND, SECRET, Door, Ground, b64, become_user, context, entry, expect,
-                    glob, run_program, special, uri)
+from ground import (DENIED, INVALID_PARAMS, NOT_FOUND, SECRET, Door, Ground, b64, become_user, context, entry,
+                    exchange, expect, glob, run_program, special, uri)
 from bailey import TEXT, RpcError, frame, run  # noqa: E402
 
 ODD_VALUES = [None, True, False, 0, -1, 1.5, 1 << 70, "", "x", "disabled", "DISABLED", [], [[]], {}, {"type": "x"}]
@@ -466,6 +466,47 @@ def policies_at_the_same_time():
         ground.expect_unharmed()
 
 
+# How a name that matches can come into being after a pattern has been expanded: what happens, and the name.
+LATER_MATCHES = [
+    (lambda g: g.write("ws/d/new.key", SECRET), "ws/d/new.key"),
+    (lambda g: os.rename(g.write("ws/d/plain", SECRET), g.path("ws/d/named.key")), "ws/d/named.key"),
+    (lambda g: os.rename(g.write("aside/x", SECRET), g.path("ws/moved.key")), "ws/moved.key"),
+    (lambda g: os.link(g.write("aside/y", SECRET), g.path("ws/linked.key")), "ws/linked.key"),
+    (lambda g: g.write("ws/made/deep/x.key", SECRET), "ws/made/deep/x.key"),
+    (lambda g: (g.write("aside/dir/sub/x.key", SECRET), os.rename(g.path("aside/dir"), g.path("ws/dir"))),
+     "ws/dir/sub/x.key"),
+    (lambda g: (g.write("aside/d2/sub/x.key", SECRET), os.rename(g.path("aside/d2"), g.path("ws/d2")),
+                os.rename(g.path("ws/d2/sub"), g.path("ws/d2/other"))), "ws/d2/other/x.key"),
+    (lambda g: (g.write("aside/d3/x.key", SECRET), os.mkdir(g.path("ws/d3")),
+                exchange(g.path("aside/d3"), g.path("ws/d3"))), "ws/d3/x.key"),
+    (lambda g: (os.rename(g.ws, g.path("old")), g.write("ws/d/again.key", SECRET)), "ws/d/again.key"),
+    (lambda g: (os.rename(g.ws, g.path("older")), g.write("older/d/back.key", SECRET),
+                os.rename(g.path("older"), g.ws)), "ws/d/back.key"),
+]
+
+
+def patterns_and_what_comes_later():
+    """A name that begins to match is denied to file requests, though a program runs, and to the next program."""
+    with Ground() as ground:
+        plain = context(special("minimal", "read"), entry(ground.ws, "write"))
+        walled = context(special("minimal", "read"), entry(ground.ws, "write"), glob(ground.ws + "/**/*.key"))
+        door = Door(ground.client, "pattern", walled)
+        ground.write("ws/d/first.key", SECRET)
+        ground.client.start("waits", ["/bin/cat"], sandbox=walled, pipeStdin=True)
+        for number, (happens, name) in enumerate(LATER_MATCHES):
+            # Twice without a change: what was found is kept, and other names change nothing.
+            for _ in range(2):
+                expect(run_program(ground.client, ["/bin/true"], walled)[0] == 0, "a program runs")
+                ground.write(f"ws/d/other{number}")
+            happens(ground)
+            path, cat = ground.path(name), ["/bin/cat", ground.path(name)]
+            door.refused("readFile", (DENIED,), path=path)
+            code, output = run_program(ground.client, cat, walled)
+            expect(code != 0 and SECRET not in output, f"{name}: a program read it: {code} {output}")
+            expect(run_program(ground.client, cat, plain) == (0, SECRET), f"{name}: the twin")
+        ground.expect_unharmed()
+
+
 become_user()
 run([
     ("a broken sandbox is never no sandbox", broken_sandboxes),
@@ -476,6 +517,7 @@ run([
     ("precedence in any order", precedence),
     ("entries that grant nothing", entries_that_grant_nothing),
     ("switches that ask for less", switches),
+    ("patterns and what comes later", patterns_and_what_comes_later),
     ("thousands of entries", thousands_of_entries),
     ("hundreds of carve-outs", hundreds_of_carve_outs),
     ("deeply nested JSON", deep_json),

@@ -39,6 +39,26 @@ int bly_names_add_once(struct bly_names *names, const char *name)
     return bly_names_add(names, name);
 }
 
+static int compare_names(const void *a, const void *b)
+{
+    return bly_path_compare(*(char *const *)a, *(char *const *)b);
+}
+
+void bly_names_keep_topmost(struct bly_names *names)
+{
+    size_t n = 0;
+
+    if (names->n > 0)
+        qsort(names->items, names->n, sizeof(*names->items), compare_names);
+    for (size_t i = 0; i < names->n; i++) {
+        if (n > 0 && bly_path_is_within(names->items[i], names->items[n - 1]))
+            free(names->items[i]);
+        else
+            names->items[n++] = names->items[i];
+    }
+    names->n = n;
+}
+
 void bly_names_deinit(struct bly_names *names)
 {
     for (size_t i = 0; i < names->n; i++)

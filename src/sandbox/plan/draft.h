@@ -18,6 +18,7 @@ struct bly_names {
 
 int bly_names_add(struct bly_names *names, const char *name); /* copies; -ENOMEM */
 int bly_names_add_once(struct bly_names *names, const char *name);
+void bly_names_keep_topmost(struct bly_names *names); /* sorts; what lies below another goes */
 void bly_names_deinit(struct bly_names *names);
 bool bly_names_hold(const struct bly_names *names, const char *path); /* at or below one of them */
 
@@ -112,6 +113,9 @@ int bly_draft_look(struct bly_draft *draft, const char *path, struct bly_node *r
 
 /* fits.c: once the marks are complete. */
 void bly_plan_seal_marks(struct bly_plan *plan);
+/* The names of `path` from its `from`th byte on, which is a slash; the directories come first.
+ * Stops and returns what `each` returned when that is not 0; -ENOMEM. */
+int bly_plan_each_name_of(const char *path, size_t from, bly_plan_name_fn each, void *arg);
 
 /* rules.c: the derived policy, rules on canonical paths, missing grants gone, links refused. */
 int bly_draft_rules(struct bly_draft *draft, struct bly_err *err);

@@ -87,8 +87,7 @@ static size_t common_length(const char *path, const char *before)
     return whole;
 }
 
-/* The names of `path` from its `from`th byte on, which is a slash; the directories come first. */
-static int each_name_of(const char *path, size_t from, bly_plan_name_fn each, void *arg)
+int bly_plan_each_name_of(const char *path, size_t from, bly_plan_name_fn each, void *arg)
 {
     char *dir = strdup(path);
     int r = 0;
@@ -117,7 +116,7 @@ int bly_plan_each_name(const struct bly_plan *plan, bly_plan_name_fn each, void 
 
         if (part_of(&plan->marks[i]) != BLY_PLAN_NAMES)
             continue;
-        r = each_name_of(path, common_length(path, before), each, arg);
+        r = bly_plan_each_name_of(path, common_length(path, before), each, arg);
         before = path;
     }
     return r;

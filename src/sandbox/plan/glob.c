@@ -12,6 +12,7 @@
 #include "base/cleanup.h"
 #include "base/err.h"
 #include "base/path.h"
+#include "sandbox/plan/kept.h"
 #include "sandbox/policy/glob.h"
 
 enum { GLOB_MAX_MATCHES = 8192, GLOB_MAX_VISITS = 50000 };
@@ -80,10 +81,11 @@ int bly_draft_glob_bases(struct bly_draft *draft, struct bly_err *err)
 struct hunt {
     struct bly_draft *draft;
     const char *pattern;
-    const char *dir;        /* being listed */
-    size_t max_depth;       /* of an entry, counted from "/"; 0: unlimited */
-    struct bly_names *dirs; /* still to be listed */
-    size_t *visits;         /* over all patterns */
+    const char *dir;            /* being listed */
+    size_t max_depth;           /* of an entry, counted from "/"; 0: unlimited */
+    struct bly_names dirs;      /* still to be listed */
+    struct bly_kept_walk *walk; /* NULL: it is not kept */
+    size_t *visits;             /* over all patterns */
     int error;
     struct bly_err *err;
 };
@@ -123,7 +125,7 @@ static int visit(void *arg, const char *name, enum bly_node_type type)
     hunt->error = type_of(hunt, path, &type);
     if (hunt->error == 0 && type == BLY_NODE_DIR &&
         (hunt->max_depth == 0 || bly_path_depth(path) < hunt->max_depth) &&
-        bly_names_add(hunt->dirs, path) < 0)
+        bly_names_add(&hunt->dirs, path) < 0)
         hunt->error = bly_fail_sys(hunt->err, ENOMEM, "cannot expand %s", hunt->pattern);
     return hunt->error;
 }
@@ -131,8 +133,10 @@ static int visit(void *arg, const char *name, enum bly_node_type type)
 static int list_one(struct hunt *hunt)
 {
     struct bly_draft *draft = hunt->draft;
-    int r = draft->probe->list(draft->probe->ctx, hunt->dir, visit, hunt);
+    int r;
 
+    bly_kept_walk_lists(hunt->walk, hunt->dir);
+    r = draft->probe->list(draft->probe->ctx, hunt->dir, visit, hunt);
     if (hunt->error < 0)
         return hunt->error;
     if (r == -ENOENT || r == -ENOTDIR || r == -ELOOP)
@@ -156,44 +160,142 @@ static size_t deepest(const struct bly_policy *policy, const char *pattern, cons
     return by_pattern < by_option ? by_pattern : by_option;
 }
 
-static int expand(struct bly_draft *draft, const char *pattern, size_t *visits, struct bly_err *err)
+/* Walks for one pattern; sets up everything but `walk`, where to begin is the caller's. */
+static int begin_hunt(struct hunt *hunt, char **ret_base, struct bly_err *err)
 {
-    struct bly_names dirs = {0};
     size_t len = 0;
-    bly_autofree char *base = bly_glob_base(pattern, &len);
-    struct hunt hunt = {draft, pattern, NULL, 0, &dirs, visits, 0, err};
-    int r = 0;
+    bly_autofree char *base = bly_glob_base(hunt->pattern, &len);
 
     if (base && len == 0)
         return bly_fail(err, BLY_ERR_PARAMS, EINVAL,
                         "unreadable glob `%s` cannot be safely expanded; use a pattern with a "
                         "non-root directory prefix",
-                        pattern);
-    if (!base || bly_names_add(&dirs, base) < 0)
-        return bly_fail_sys(err, ENOMEM, "cannot expand %s", pattern);
-    hunt.max_depth = deepest(draft->plan->policy, pattern, base);
-    while (r == 0 && dirs.n > 0) {
-        bly_autofree char *dir = dirs.items[--dirs.n];
+                        hunt->pattern);
+    if (!base)
+        return bly_fail_sys(err, ENOMEM, "cannot expand %s", hunt->pattern);
+    hunt->max_depth = deepest(hunt->draft->plan->policy, hunt->pattern, base);
+    *ret_base = bly_take_ptr(&base);
+    return 0;
+}
 
-        hunt.dir = dir;
-        r = list_one(&hunt);
+static int list_all(struct hunt *hunt)
+{
+    int r = 0;
+
+    while (r == 0 && hunt->dirs.n > 0) {
+        bly_autofree char *dir = hunt->dirs.items[--hunt->dirs.n];
+
+        hunt->dir = dir;
+        r = list_one(hunt);
     }
-    bly_names_deinit(&dirs);
+    bly_names_deinit(&hunt->dirs);
+    return r;
+}
+
+static int expand(struct hunt *hunt, struct bly_err *err)
+{
+    bly_autofree char *base = NULL;
+    int r = begin_hunt(hunt, &base, err);
+
+    if (r < 0)
+        return r;
+    if (bly_names_add(&hunt->dirs, base) < 0)
+        return bly_fail_sys(err, ENOMEM, "cannot expand %s", hunt->pattern);
+    bly_kept_walk_from(hunt->walk, base);
+    return list_all(hunt);
+}
+
+/* Whether a walk from `base` comes to `path` at all: not when something above is closed. */
+static bool would_visit(const struct hunt *hunt, const char *base, const char *path)
+{
+    char above[PATH_MAX];
+    size_t len = strlen(path), from = strlen(base) + 1;
+
+    if (!bly_path_is_within(path, base) || strcmp(path, base) == 0 || len >= sizeof(above) ||
+        (hunt->max_depth != 0 && bly_path_depth(path) > hunt->max_depth))
+        return false;
+    memcpy(above, path, len + 1);
+    for (char *slash = strchr(above + from, '/'); slash; slash = strchr(slash + 1, '/')) {
+        *slash = '\0';
+        if (bly_glob_match(hunt->pattern, above))
+            return false;
+        *slash = '/';
+    }
+    return true;
+}
+
+/* What the pattern matches at and below `path`, as if the directory it is in were being listed. */
+static int expand_at(struct hunt *hunt, const char *path, struct bly_err *err)
+{
+    const struct bly_probe *probe = hunt->draft->probe;
+    bly_autofree char *base = NULL, *dir = NULL;
+    struct bly_node node = {0};
+    int r = begin_hunt(hunt, &base, err);
+
+    if (r < 0 || !would_visit(hunt, base, path))
+        return r;
+    dir = bly_path_join(path, "..");
+    if (!dir)
+        return bly_fail_sys(err, ENOMEM, "cannot expand %s", hunt->pattern);
+    r = probe->look(probe->ctx, path, &node);
+    if (r < 0 && r != -EACCES)
+        return bly_fail_sys(err, -r, "cannot look at %s", path);
+    if (r < 0 || node.type == BLY_NODE_ABSENT)
+        return 0;
+    hunt->dir = dir;
+    r = visit(hunt, bly_path_base(path), node.type);
+    return r == 0 ? list_all(hunt) : r;
+}
+
+/* Each pattern, everywhere or in the places that have changed. */
+static int expand_all(struct bly_draft *draft, const struct bly_names *changed,
+                      struct bly_kept_walk *walk, struct bly_err *err)
+{
+    const struct bly_policy *policy = draft->plan->policy;
+    size_t visits = 0;
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < policy->n_deny_globs; i++) {
+        struct hunt hunt = {.draft = draft,
+                            .pattern = policy->deny_globs[i],
+                            .walk = walk,
+                            .visits = &visits,
+                            .err = err};
+
+        if (!changed)
+            r = expand(&hunt, err);
+        for (size_t j = 0; r == 0 && changed && j < changed->n; j++)
+            r = expand_at(&hunt, changed->items[j], err);
+        bly_names_deinit(&hunt.dirs);
+    }
     return r;
 }
 
 int bly_draft_globs(struct bly_draft *draft, struct bly_err *err)
 {
     const struct bly_policy *policy = draft->plan->policy;
-    size_t visits = 0;
+    struct bly_kept *kept = draft->probe->kept;
+    struct bly_names *closed = &draft->closed;
+    struct bly_names changed = {0};
+    struct bly_kept_walk *walk = NULL;
+    size_t before = closed->n;
+    int r;
 
-    if (draft->plan->purpose != BLY_FOR_PROCESS)
+    if (draft->plan->purpose != BLY_FOR_PROCESS || policy->n_deny_globs == 0)
         return 0;
-    for (size_t i = 0; i < policy->n_deny_globs; i++) {
-        int r = expand(draft, policy->deny_globs[i], &visits, err);
-
-        if (r < 0)
-            return r;
-    }
-    return 0;
+    r = bly_kept_find(kept, policy, closed, &changed, &walk);
+    if (r == 0)
+        return 0;
+    if (r == BLY_KEPT_NOTHING)
+        walk = bly_kept_begin(kept, policy);
+    if (r > 0)
+        r = expand_all(draft, r == BLY_KEPT_CHANGED ? &changed : NULL, walk, err);
+    else
+        r = bly_fail_sys(err, -r, "cannot expand the deny patterns");
+    if (r == 0)
+        bly_kept_end(walk, closed->items + before, closed->n - before);
+    else
+        bly_kept_drop(walk);
+    bly_names_deinit(&changed);
+    return r;
 }

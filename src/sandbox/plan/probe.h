@@ -7,6 +7,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+struct bly_kept;
+
 enum bly_node_type { BLY_NODE_ABSENT, BLY_NODE_DIR, BLY_NODE_FILE, BLY_NODE_LINK, BLY_NODE_OTHER };
 
 struct bly_node {
@@ -29,6 +31,7 @@ struct bly_probe {
     int (*list)(void *ctx, const char *path,
                 int (*each)(void *arg, const char *name, enum bly_node_type type), void *arg);
     void *ctx;
+    struct bly_kept *kept; /* of deny globs, what was found before; may be NULL. See kept.h */
 };
 
 /* The real disk. Blocks: call it from a pool thread or a child, never from the loop. */

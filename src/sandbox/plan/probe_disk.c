@@ -154,4 +154,4 @@ static int list(void *ctx, const char *path,
     }
 }
 
-const struct bly_probe bly_probe_disk = {look, read_link, read_small, list, NULL};
+const struct bly_probe bly_probe_disk = {look, read_link, read_small, list, NULL, NULL};

@@ -297,27 +297,6 @@ static int settle_defaults(struct bly_draft *draft, struct bly_policy *policy, s
     return 0;
 }
 
-static int compare_names(const void *a, const void *b)
-{
-    return bly_path_compare(*(char *const *)a, *(char *const *)b);
-}
-
-/* Sorts, and leaves out what lies below another. */
-static void keep_topmost(struct bly_names *names)
-{
-    size_t n = 0;
-
-    if (names->n > 0)
-        qsort(names->items, names->n, sizeof(*names->items), compare_names);
-    for (size_t i = 0; i < names->n; i++) {
-        if (n > 0 && bly_path_is_within(names->items[i], names->items[n - 1]))
-            free(names->items[i]);
-        else
-            names->items[n++] = names->items[i];
-    }
-    names->n = n;
-}
-
 static int note_write_roots(struct bly_draft *draft, const struct fates *fates, struct bly_err *err)
 {
     struct bly_names roots = {0};
@@ -332,7 +311,7 @@ static int note_write_roots(struct bly_draft *draft, const struct fates *fates, 
             bly_names_add(&roots, fate->spot.path) < 0)
             r = bly_fail_sys(err, ENOMEM, "cannot plan %s", fate->spot.path);
     }
-    keep_topmost(&roots);
+    bly_names_keep_topmost(&roots);
     draft->plan->write_roots = roots.items;
     draft->plan->n_write_roots = roots.n;
     return r;

@@ -72,7 +72,7 @@ static int setup(void **state)
     bench->fixture = fixture;
     bench->dir = script_directory();
     bly_limits_defaults(&bench->limits);
-    assert_int_equal(bly_planner_new(&bench->fixture->loop, &bench->planner), 0);
+    assert_int_equal(bly_planner_new(&bench->fixture->loop, bench->limits.watches, &bench->planner), 0);
     assert_int_equal(bly_watcher_new(bench->limits.watches, &bench->watcher), 0);
     config = (struct bly_fs_config){
         .loop = &bench->fixture->loop,

@@ -85,7 +85,7 @@ static struct bly_plan *plan_writing(struct fixture *fixture, const char *path, 
     struct bly_planner *planner;
     struct planned planned;
 
-    assert_int_equal(bly_planner_new(&fixture->loop, &planner), 0);
+    assert_int_equal(bly_planner_new(&fixture->loop, 1000, &planner), 0);
     plan_with(fixture, planner, policy, purpose, &planned);
     if (planned.plan == NULL)
         fail_msg("%s", planned.err.text);
@@ -538,7 +538,7 @@ static void a_link_in_what_was_once_writable_is_refused(void **state)
 
     assert_int_equal(mkdir(work, 0755), 0);
     assert_int_equal(mkdir(secret, 0755), 0);
-    assert_int_equal(bly_planner_new(&fixture->loop, &planner), 0);
+    assert_int_equal(bly_planner_new(&fixture->loop, 1000, &planner), 0);
     first = policy_writing(work, 0);
     second = policy_writing(link, 0);
 
@@ -571,7 +571,7 @@ static void a_plan_overtaken_by_a_grant_is_made_again(void **state)
     assert_int_equal(mkdir(work, 0755), 0);
     assert_int_equal(mkdir(secret, 0755), 0);
     assert_int_equal(symlink(secret, link), 0);
-    assert_int_equal(bly_planner_new(&fixture->loop, &planner), 0);
+    assert_int_equal(bly_planner_new(&fixture->loop, 1000, &planner), 0);
     first = policy_writing(work, 0);
     second = policy_writing(link, 0);
 
@@ -602,7 +602,7 @@ static void a_cancelled_plan_says_nothing(void **state)
     struct bly_planner_job *job;
     struct planned cancelled = {0}, next;
 
-    assert_int_equal(bly_planner_new(&fixture->loop, &planner), 0);
+    assert_int_equal(bly_planner_new(&fixture->loop, 1000, &planner), 0);
     for (int i = 0; i < 20; i++) {
         assert_int_equal(bly_planner_make(planner, policy, BLY_FOR_HELPER, on_planned, &cancelled,
                                           &job, &cancelled.err),

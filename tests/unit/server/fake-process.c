@@ -51,9 +51,9 @@ void fake_process_reset(void)
 
 /* ---- planner, spawner ----------------------------------------------------------------------- */
 
-int bly_planner_new(uv_loop_t *loop, struct bly_planner **ret_planner)
+int bly_planner_new(uv_loop_t *loop, uint64_t max_watches, struct bly_planner **ret_planner)
 {
-    (void)loop;
+    (void)loop, (void)max_watches;
     *ret_planner = (struct bly_planner *)&planner_memory;
     return 0;
 }
