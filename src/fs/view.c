@@ -32,14 +32,13 @@ bool bly_view_permits(const struct bly_view *view, const char *canonical, enum b
            permits(bly_fold_decide(view->policy, canonical, bly_fold_on_disk), need);
 }
 
-int bly_view_refuse(const struct bly_view *view, const char *path, const char *canonical,
-                    enum bly_need need, struct bly_err *err)
+/* `denial` says which rule decided for `access`. */
+static int refuse(const char *path, enum bly_access access, struct bly_denial denial,
+                  enum bly_need need, struct bly_err *err)
 {
-    struct bly_denial denial = {.access =
-                                    need == BLY_NEED_WRITE ? BLY_DENIED_WRITE : BLY_DENIED_READ};
-    enum bly_access access = bly_fold_explain(view->policy, canonical, bly_fold_on_disk, &denial);
     int r;
 
+    denial.access = need == BLY_NEED_WRITE ? BLY_DENIED_WRITE : BLY_DENIED_READ;
     if (need == BLY_NEED_WRITE)
         r = bly_fail(err, BLY_ERR_DENIED, EACCES, "%s is not permitted by filesystem sandbox",
                      path);
@@ -50,6 +49,15 @@ int bly_view_refuse(const struct bly_view *view, const char *path, const char *c
     if (err != NULL)
         err->denial = denial;
     return r;
+}
+
+int bly_view_refuse(const struct bly_view *view, const char *path, const char *canonical,
+                    enum bly_need need, struct bly_err *err)
+{
+    struct bly_denial denial = {0};
+    enum bly_access access = bly_fold_explain(view->policy, canonical, bly_fold_on_disk, &denial);
+
+    return refuse(path, access, denial, need, err);
 }
 
 int bly_view_check(const struct bly_view *view, struct bly_err *err)
@@ -146,12 +154,9 @@ static bool climbs(const char *rest)
     return false;
 }
 
-/*
- * An answer that depends on what exists may only be given where the whole name is permitted: decide
- * first, look later. A rest that climbs (it comes from a link) is judged by the name we are at.
- * Fills `full` (3 * PATH_MAX bytes) with the name that was judged.
- */
-static bool may_tell(const struct walk *w, char *full)
+/* The name we are at and what is still to come, in `full` (3 * PATH_MAX bytes). A rest that climbs
+ * (it comes from a link) is left out. */
+static void name_in_full(const struct walk *w, char *full)
 {
     const char *rest = skip_empty(w->next);
     size_t len = strlen(w->place->canonical), more = strlen(rest);
@@ -165,7 +170,29 @@ static bool may_tell(const struct walk *w, char *full)
             len--;
     }
     full[len] = '\0';
+}
+
+/* An answer that depends on what exists may only be given where the whole name is permitted: decide
+ * first, look later. Fills `full` with the name that was judged. */
+static bool may_tell(const struct walk *w, char *full)
+{
+    name_in_full(w, full);
     return bly_view_permits(w->view, full, w->need);
+}
+
+/*
+ * Where nothing may be looked at the whole name is judged as it is written, so that a denied path
+ * is answered as one (sandbox.md 5.2), whether something of it exists or not: only the policy and
+ * the request are asked, never the disk.
+ */
+static int refuse_unseen(const struct walk *w, struct bly_err *err)
+{
+    struct bly_denial denial = {0};
+    char full[3 * PATH_MAX];
+
+    name_in_full(w, full);
+    return refuse(w->path, bly_policy_explain(w->view->policy, full, &denial), denial, w->need,
+                  err);
 }
 
 static int fail_here(const struct walk *w, int sys, struct bly_err *err)
@@ -362,7 +389,7 @@ static int step(struct walk *w, struct bly_err *err)
     /* Nothing is looked at where the policy shows nothing, so nothing can be told about it. */
     if (!bly_view_permits(w->view, place->canonical, BLY_NEED_READ) &&
         !leads_to_grant(w->view->policy, place->canonical))
-        return bly_view_refuse(w->view, w->path, place->canonical, w->need, err);
+        return refuse_unseen(w, err);
 
     if (last && w->parent_only) {
         if (!bly_view_permits(w->view, place->canonical, w->need))

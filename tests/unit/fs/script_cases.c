@@ -194,6 +194,23 @@ const struct script_case script_denials[] = {
      "list w",
      "EACCES\nEACCES\nEACCES\nEACCES\nEACCES\nEACCES\nEACCES\n[a p/]\n", NULL,
      "minimal\nrw $T/w\ndeny $T/w/p\ndeny $T/w/q"},
+    {"what is denied reads as denied where nothing is granted around it, there or not",
+     "o/p/s=s o/p/d/ o/x=x w/l->../o/p/s w/n->../o/p/none w/d->../o w/up->../o/x/..",
+     "read o/p/s\nread o/p/none\nread o/p/s/x\nstat o/p\nlist o/p\nlist o/p/d\nwalk o/p\n"
+     "canon o/p/s\nopen o/p/s\ncopy o/p/s w/n\ncopy o/p w/n +r\nread none/q/s\nstat none/q\n"
+     "read w/l\nread w/n\nread w/d/p/s\nread w/d/p/none\nread o/p/s nofollow\n"
+     "read o/x\nread o/none\nstat o\nstat none\nread none/r\nread w/d/x\nstat w/up\nread o/px\n"
+     "write o/p/s z\nmkdir o/p/m\nrm o/p -f",
+     "EACCES\nEACCES\nEACCES\nEACCES\nEACCES\nEACCES\nEACCES\nEACCES\nEACCES\nEACCES\nEACCES\n"
+     "EACCES\nEACCES\nEACCES\nEACCES\nEACCES\nEACCES\nEACCES\n"
+     "ENOENT\nENOENT\nENOENT\nENOENT\nENOENT\nENOENT\nENOENT\nENOENT\n" DENIED("o/p/s")
+         DENIED("o/p/m") DENIED("o/p"),
+     "o/p/s=s o/p/d/ o/x=x !o/p/m", "minimal\nrw $T/w\ndeny $T/o/p\ndeny $T/none/q"},
+    {"the same for what a pattern denies", "o/d/x.env=s o/d/e.env/f=f o/d/x=x",
+     "read o/d/x.env\nread o/d/none.env\nread o/d/x.env/y\nread o/d/e.env/f\nlist o/d/e.env\n"
+     "read o/n/x.env\nread o/d/x\nread o/d/none\nlist o/d\nwrite o/d/x.env z",
+     "EACCES\nEACCES\nEACCES\nEACCES\nEACCES\nEACCES\nENOENT\nENOENT\nENOENT\n" DENIED("o/d/x.env"),
+     "o/d/x.env=s", "minimal\nrw $T/w\nglob $T/o/**/*.env"},
     {"writing what is hidden is refused, whether it exists or not", "w/ out/secret=s out/dir/",
      "write out/secret x\nwrite out/none x\nwrite none x\nwrite none/x y\nmkdir out/d\nmkdir none\n"
      "mkdir none/x -r\nrm out/secret\nrm none\nrm none/x -f\nrm out\nreplace out/secret\n"
