@@ -114,11 +114,14 @@ static int write_all(struct bly_link *link, const uint8_t *data, size_t len, uin
     return 0;
 }
 
+/* The header goes out with the payload: by itself it would only wake up the server. */
 static int send_frame(struct bly_link *link, enum bly_ws_opcode opcode, const void *data,
                       size_t len, uint64_t deadline_ms, struct bly_err *err)
 {
-    uint8_t head[BLY_WS_HEAD_MAX], mask[4];
-    bly_autofree uint8_t *piece = malloc(PIECE);
+    size_t most = len < PIECE - BLY_WS_HEAD_MAX ? len + BLY_WS_HEAD_MAX : PIECE;
+    bly_autofree uint8_t *piece = malloc(most);
+    uint8_t mask[4];
+    size_t fill, at = 0;
     int r;
 
     if (!piece)
@@ -126,15 +129,15 @@ static int send_frame(struct bly_link *link, enum bly_ws_opcode opcode, const vo
     if (getrandom(mask, sizeof(mask), 0) != sizeof(mask))
         return bly_fail_sys(err, errno, "no random bytes");
 
-    r = write_all(link, head, bly_ws_put_header(head, opcode, true, len, mask), deadline_ms, err);
-    for (size_t at = 0; r == 0 && at < len;) {
-        size_t n = len - at < PIECE ? len - at : PIECE;
+    fill = bly_ws_put_header(piece, opcode, true, len, mask);
+    do {
+        size_t n = len - at < most - fill ? len - at : most - fill;
 
-        memcpy(piece, (const uint8_t *)data + at, n);
-        bly_ws_mask(piece, n, mask, at);
-        r = write_all(link, piece, n, deadline_ms, err);
+        bly_ws_mask(piece + fill, (const uint8_t *)data + at, n, mask, at);
+        r = write_all(link, piece, fill + n, deadline_ms, err);
         at += n;
-    }
+        fill = 0;
+    } while (r == 0 && at < len);
     return r;
 }
 
@@ -169,8 +172,7 @@ static void answer(struct bly_link *link, enum bly_ws_opcode opcode, const void 
     if (getrandom(mask, sizeof(mask), 0) != sizeof(mask))
         return;
     n = bly_ws_put_header(frame, opcode, true, len, mask);
-    memcpy(frame + n, data, len);
-    bly_ws_mask(frame + n, len, mask, 0);
+    bly_ws_mask(frame + n, data, len, mask, 0);
     sent = send(link->fd, frame, n + len, MSG_NOSIGNAL);
     if (sent > 0 && (size_t)sent < n + len)
         break_link(link, "half a control frame went out", NULL);

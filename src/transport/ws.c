@@ -53,23 +53,33 @@ bool bly_utf8_feed(struct bly_utf8 *utf8, const uint8_t *data, size_t len)
     return true;
 }
 
-void bly_ws_mask(uint8_t *data, size_t len, const uint8_t mask[4], uint64_t at)
+/* Sixteen bytes at a time, in one pass: a large message is little else than this. */
+typedef uint64_t words __attribute__((vector_size(16)));
+
+bool bly_ws_mask(uint8_t *to, const uint8_t *from, size_t len, const uint8_t mask[4], uint64_t at)
 {
-    uint8_t turned[8];
-    uint64_t key, word;
+    uint8_t turned[8], byte = 0;
+    uint64_t key;
+    words seen = {0};
     size_t i;
 
     for (i = 0; i < sizeof(turned); i++)
         turned[i] = mask[(at + i) % 4];
     memcpy(&key, turned, sizeof(key));
 
-    for (i = 0; i + sizeof(word) <= len; i += sizeof(word)) {
-        memcpy(&word, data + i, sizeof(word));
-        word ^= key;
-        memcpy(data + i, &word, sizeof(word));
+    for (i = 0; i + sizeof(words) <= len; i += sizeof(words)) {
+        words block;
+
+        memcpy(&block, from + i, sizeof(block));
+        block ^= (words){key, key};
+        seen |= block;
+        memcpy(to + i, &block, sizeof(block));
     }
-    for (; i < len; i++)
-        data[i] ^= turned[i % 4];
+    for (; i < len; i++) {
+        to[i] = from[i] ^ turned[i % 4];
+        byte |= to[i];
+    }
+    return ((seen[0] | seen[1]) & 0x8080808080808080u) == 0 && byte < 0x80;
 }
 
 size_t bly_ws_put_header(uint8_t head[BLY_WS_HEAD_MAX], enum bly_ws_opcode opcode, bool fin,
@@ -274,10 +284,15 @@ static int take_header(struct bly_ws_receiver *r, const uint8_t *data, size_t le
     return 0;
 }
 
-static void unmask(const struct bly_ws_receiver *r, uint8_t *data, size_t len)
+/* Takes `n` bytes of the payload. A server sends them as they are: its mask is zero. */
+static bool take_piece(struct bly_ws_receiver *r, const uint8_t *data, size_t n)
 {
-    if (r->role == BLY_WS_SERVER)
-        bly_ws_mask(data, len, r->mask, r->at);
+    uint8_t *to = (uint8_t *)r->text + r->len;
+    bool is_ascii = bly_ws_mask(to, data, n, r->mask, r->at);
+
+    r->len += n;
+    r->at += n;
+    return !r->is_text || (is_ascii && r->utf8.left == 0) || bly_utf8_feed(&r->utf8, to, n);
 }
 
 static int take_data(struct bly_ws_receiver *r, const uint8_t *data, size_t len, size_t *used,
@@ -285,7 +300,6 @@ static int take_data(struct bly_ws_receiver *r, const uint8_t *data, size_t len,
 {
     while (r->at < r->payload_len && *used < len) {
         uint64_t left = r->payload_len - r->at;
-        uint8_t *to;
         size_t n;
         int err = ensure_room(r, event);
 
@@ -295,15 +309,8 @@ static int take_data(struct bly_ws_receiver *r, const uint8_t *data, size_t len,
         n = r->cap - BLY_JSON_PADDING - r->len;
         n = len - *used < n ? len - *used : n;
         n = left < n ? (size_t)left : n;
-        to = (uint8_t *)r->text + r->len;
-        if (to != data + *used)
-            memcpy(to, data + *used, n);
-
-        unmask(r, to, n);
-        if (r->is_text && !bly_utf8_feed(&r->utf8, to, n))
+        if (!take_piece(r, data + *used, n))
             return refuse(event, -EILSEQ, BLY_WS_BAD_TEXT, "text is not valid UTF-8");
-        r->len += n;
-        r->at += n;
         *used += n;
     }
     return 0;
@@ -314,8 +321,7 @@ static void take_control(struct bly_ws_receiver *r, const uint8_t *data, size_t 
     size_t left = (size_t)(r->payload_len - r->at);
     size_t n = len - *used < left ? len - *used : left;
 
-    memcpy(r->control + r->at, data + *used, n);
-    unmask(r, r->control + r->at, n);
+    bly_ws_mask(r->control + r->at, data + *used, n, r->mask, r->at);
     r->at += n;
     *used += n;
 }

@@ -51,8 +51,11 @@ struct bly_utf8 {
 /* False as soon as `data` cannot continue valid UTF-8. The text may end when utf8->left is 0. */
 bool bly_utf8_feed(struct bly_utf8 *utf8, const uint8_t *data, size_t len);
 
-/* XORs `data` with `mask`; `at` is the position of data[0] in the frame's payload. */
-void bly_ws_mask(uint8_t *data, size_t len, const uint8_t mask[4], uint64_t at);
+/*
+ * Copies `len` bytes, XORed with `mask`; `at` is the position of from[0] in the frame's payload.
+ * `to` may be `from`, but must not overlap it otherwise. Whether what it wrote is all ASCII.
+ */
+bool bly_ws_mask(uint8_t *to, const uint8_t *from, size_t len, const uint8_t mask[4], uint64_t at);
 
 /* Writes a frame's header (first two bytes, length, `mask` unless NULL); returns its size. */
 size_t bly_ws_put_header(uint8_t head[BLY_WS_HEAD_MAX], enum bly_ws_opcode opcode, bool fin,

@@ -233,7 +233,7 @@ static void check_utf8(void **state)
 static void masking_is_the_byte_loop_of_the_standard(void **state)
 {
     static const uint8_t mask[4] = {0x01, 0x80, 0xff, 0x5a};
-    uint8_t data[67], want[67];
+    uint8_t data[67], copy[67], want[67];
 
     (void)state;
     for (size_t at = 0; at < 9; at++) {
@@ -242,8 +242,29 @@ static void masking_is_the_byte_loop_of_the_standard(void **state)
                 data[i] = (uint8_t)(i * 7);
                 want[i] = data[i] ^ mask[(at + i) % 4];
             }
-            bly_ws_mask(data, len, mask, at);
+            bly_ws_mask(copy, data, len, mask, at);
+            assert_memory_equal(copy, want, len);
+            bly_ws_mask(data, data, len, mask, at);
             assert_memory_equal(data, want, len);
+        }
+    }
+}
+
+/* What counts is the text and not what goes over the wire: this mask turns every byte around. */
+static void unmasking_tells_whether_the_text_is_ascii(void **state)
+{
+    static const uint8_t mask[4] = {0x80, 0xff, 0x81, 0xaa};
+    uint8_t text[67], data[67], got[67];
+
+    (void)state;
+    for (size_t len = 0; len <= sizeof(text); len++) {
+        for (size_t odd = 0; odd <= len; odd++) {
+            memset(text, 'x', sizeof(text));
+            if (odd < len)
+                text[odd] = 0x80;
+            bly_ws_mask(data, text, len, mask, 3);
+            assert_int_equal(bly_ws_mask(got, data, len, mask, 3), odd == len);
+            assert_memory_equal(got, text, len);
         }
     }
 }
@@ -284,6 +305,49 @@ static void accept_value_of_the_standard(void **state)
     (void)state;
     bly_ws_accept(key, strlen(key), accept);
     assert_string_equal(accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+}
+
+enum { PAD = 40 }; /* ASCII on both sides: more than what is looked at in one step */
+
+/* Whether the case is taken as a message that comes in two pieces, padded and masked. */
+static bool is_taken(const char *text, size_t len, size_t cut)
+{
+    uint8_t frame[BLY_WS_HEAD_MAX + 2 * PAD + 64], payload[2 * PAD + 64];
+    static const uint8_t mask[4] = {0x80, 0xff, 0x81, 0xaa};
+    size_t n = bly_ws_put_header(frame, BLY_WS_TEXT, true, len + 2 * PAD, mask), used;
+    struct bly_ws_event event = {0};
+    struct bly_ws_receiver r;
+    int error;
+
+    assert_true(len <= 64);
+    memset(payload, 'x', sizeof(payload));
+    memcpy(payload + PAD, text, len);
+    bly_ws_mask(frame + n, payload, len + 2 * PAD, mask, 0);
+
+    bly_ws_receiver_init(&r, BLY_WS_SERVER, 1000);
+    error = bly_ws_receive(&r, frame, n + cut, &used, &event);
+    if (error == 0)
+        error = bly_ws_receive(&r, frame + n + cut, len + 2 * PAD - cut, &used, &event);
+    assert_true(error == 0 || error == -EILSEQ);
+    if (error == 0) {
+        assert_int_equal(event.type, BLY_WS_EVENT_MESSAGE);
+        assert_memory_equal(event.text, payload, len + 2 * PAD);
+        free(event.text);
+    }
+    bly_ws_receiver_deinit(&r);
+    return error == 0;
+}
+
+static void utf8_is_checked_in_every_piece_of_a_message(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < BLY_LEN(utf8_cases); i++) {
+        const struct utf8_case *c = &utf8_cases[i];
+        size_t len = strlen(c->text);
+
+        for (size_t cut = 0; cut < len + 2 * PAD; cut++)
+            assert_int_equal(is_taken(c->text, len, cut), c->valid);
+    }
 }
 
 static void an_announced_length_costs_nothing(void **state)
@@ -330,13 +394,15 @@ static void many_small_fragments_make_one_message(void **state)
 
 int main(void)
 {
-    struct CMUnitTest tests[ROWS + 4] = {
+    struct CMUnitTest tests[ROWS + 6] = {
         cmocka_unit_test(masking_is_the_byte_loop_of_the_standard),
+        cmocka_unit_test(unmasking_tells_whether_the_text_is_ascii),
+        cmocka_unit_test(utf8_is_checked_in_every_piece_of_a_message),
         cmocka_unit_test(accept_value_of_the_standard),
         cmocka_unit_test(an_announced_length_costs_nothing),
         cmocka_unit_test(many_small_fragments_make_one_message),
     };
-    size_t n = 4;
+    size_t n = 6;
 
     for (size_t i = 0; i < BLY_LEN(frames_cases); i++)
         tests[n++] = (struct CMUnitTest){.name = frames_cases[i].name,
