@@ -148,7 +148,78 @@ def check_matrix(who, user):
                         "rung": want}, said
 
 
+# ---- a second procfs, for instance that of a chroot
+
+def beside_a_procfs(yard, missing):
+    """What to run something under that shall have a procfs of its own at root/proc, and lack something."""
+    return ["unshare", "--mount", "--propagation", "private", "sh", "-c", 'mount -t proc proc "$0" && exec "$@"',
+            yard.path("root/proc")] + ([yard.program("without"), *missing, "--"] if missing else [])
+
+
+def explained_beside_a_procfs(who, yard, missing):
+    done = subprocess.run(beside_a_procfs(yard, missing) + [BAILEY, "sandbox", "--read-only", "--explain"],
+                          capture_output=True, text=True, check=False)
+    line = [line for line in done.stdout.splitlines() if yard.path("root/proc") in line and "mask-dir" in line]
+    yield f"{who}, a second procfs is explained", len(line) == 1 and "another procfs" in line[0], done
+
+
+def procfs_attempts(client, yard):
+    procfs = yard.path("root/proc")
+    yield "a process", lambda s: client.read_file(f"{procfs}/{os.getpid()}/cmdline", s)
+    yield "the helper itself", lambda s: client.read_file(f"{procfs}/self/status", s)
+    yield "a setting", lambda s: client.read_file(f"{procfs}/sys/kernel/ostype", s)
+    yield "a link to it", lambda s: client.read_file(yard.path("root/link/version"), s)
+    yield "a listing", lambda s: client.call("fs/readDirectory", {"path": "file://" + procfs, "sandbox": s})
+    yield "metadata", lambda s: client.call("fs/getMetadata", {"path": f"file://{procfs}/stat", "sandbox": s})
+
+
+def check_second_procfs(who, user):
+    """What it shows of the host is nobody's, on each rung; what is beside it is served as ever, also what comes later."""
+    if user is not None or os.geteuid() != 0:
+        return  # who may not mount
+    servers = [([], [], 1, ["read-all", "root", "procfs", "workspace"]),
+               (["namespaces"], [], 2, ["read-all", "root", "procfs"]),
+               (["namespaces"], ["--allow-landlock-fs"], 2, ["read-all", "root", "procfs", "workspace"]),
+               (["namespaces"], ["--allow-landlock-processes"], 2, ["read-all"])]
+    for missing, options, rung, names in servers:
+        with Yard(BAILEY, WITHOUT) as yard:
+            ws = make_workspace(yard)
+            yard.write("root/beside", "beside\n")
+            os.mkdir(yard.path("root/proc"))
+            os.symlink("proc", yard.path("root/link"))
+            shown = {**policies(ws), "root": profile(MINIMAL, entry(yard.path("root"), "read")),
+                     "procfs": profile(entry("/", "read"), entry(yard.path("root/proc"), "read"),
+                                       entry(yard.path("root/proc/sys"), "write")),
+                     "workspace": profile(entry("/", "read"), entry(yard.path("root"), "write"))}
+            with (Server("--log-level", "debug", *options, binary=yard.program("bailey"),
+                         under=beside_a_procfs(yard, missing)) as server, server.client() as client):
+                for name in names:
+                    title = f"{who} rung {rung} {' '.join(options)}, beside a second procfs, {name}"
+                    for attempt, action in procfs_attempts(client, yard):
+                        yield f"{title}: {attempt} is denied", denied(action, shown[name]), ""
+                        yield f"{title}: {attempt} succeeds without a wall", gets(action, None), ""
+                    yard.write(f"root/later-{name}", "later\n")
+                    for path, text in ("root/beside", "beside\n"), (f"root/later-{name}", "later\n"):
+                        yield f"{title}: {path} is read", client.read_file(yard.path(path), shown[name]) == text, ""
+                if "workspace" in names:
+                    yield (f"{who} rung {rung}, a second procfs in the workspace: it is written",
+                           gets(client.write_file, yard.path("root/new"), "x", shown["workspace"]), "")
+                if not options:
+                    yield from explained_beside_a_procfs(who, yard, missing)
+                if rung == 1 or "--allow-landlock-processes" in options:
+                    ran = serve(server, client, "process", ws, shown["read-all"])
+                    yield f"{who} rung {rung}, beside a second procfs: a program runs", ran == rung, ran
+
+
 # ---- the second rung: (attempt, policy or None for the twin) -> whether it got through
+
+def denied(action, sandbox):
+    try:
+        action(sandbox)
+    except RpcError as error:
+        return error.code == -32600
+    return False
+
 
 def gets(action, *arguments):
     try:
@@ -319,7 +390,7 @@ def checks():
         yield "this machine", lambda: skip(missing)
         return
     for who, user in [("as caller", None)] + ([("as uid 65534", NOBODY)] if os.geteuid() == 0 else []):
-        for check in check_matrix, check_file_attempts, check_program_attempts:
+        for check in check_matrix, check_second_procfs, check_file_attempts, check_program_attempts:
             yield from checked(check(who, user))
 
 

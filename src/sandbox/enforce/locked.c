@@ -16,18 +16,22 @@
 #include "sandbox/plan/plan_internal.h"
 #include "sandbox/plan/unmounted.h"
 
-enum { MAX_DEPTH = 8 /* of closed paths: /sys/kernel/debug has three */ };
+enum {
+    MAX_DEPTH = 16, /* of closed paths: /sys/kernel/debug has three, another procfs may have more */
+    MAX_NAMES = 65536, /* beside them, each with a rule of its own */
+};
 
 struct locking {
     const struct bly_plan *plan;
     int lock_fd;
     int host_fd;
+    size_t n_names;
 };
 
-static int allow_tree(const struct locking *l, int fd, const char *path, unsigned rights,
-                      unsigned depth, struct bly_err *err);
+static int allow_tree(struct locking *l, int fd, const char *path, unsigned rights, unsigned depth,
+                      struct bly_err *err);
 
-static int allow_entry(const struct locking *l, int dir_fd, const char *dir, const char *name,
+static int allow_entry(struct locking *l, int dir_fd, const char *dir, const char *name,
                        unsigned rights, unsigned depth, struct bly_err *err)
 {
     bly_autofd int fd = openat(dir_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
@@ -36,6 +40,11 @@ static int allow_entry(const struct locking *l, int dir_fd, const char *dir, con
 
     if (path == NULL)
         return bly_fail_sys(err, ENOMEM, "cannot name what is in %s", dir);
+    if (++l->n_names > MAX_NAMES)
+        return bly_fail(err, BLY_ERR_UNSUPPORTED, E2BIG,
+                        "Landlock alone cannot go around what is closed below %s: there is too "
+                        "much beside it (another procfs? see `findmnt -t proc`)",
+                        dir);
     /* What goes away meanwhile needs no rule; links are followed to what has its own. */
     if (fd < 0 || fstat(fd, &st) < 0 || S_ISLNK(st.st_mode))
         return 0;
@@ -49,7 +58,7 @@ static void closedirp(DIR **dir)
 }
 
 /* All of a directory but what is closed: one by one, since Landlock cannot subtract. */
-static int allow_entries(const struct locking *l, int fd, const char *path, unsigned rights,
+static int allow_entries(struct locking *l, int fd, const char *path, unsigned rights,
                          unsigned depth, struct bly_err *err)
 {
     int list_fd = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -67,8 +76,8 @@ static int allow_entries(const struct locking *l, int fd, const char *path, unsi
     return r;
 }
 
-static int allow_tree(const struct locking *l, int fd, const char *path, unsigned rights,
-                      unsigned depth, struct bly_err *err)
+static int allow_tree(struct locking *l, int fd, const char *path, unsigned rights, unsigned depth,
+                      struct bly_err *err)
 {
     /* Nobody writes the kernel's files; to read them is a step of its own. */
     if ((rights & BLY_LOCK_WRITE) && bly_path_is_within(path, "/sys"))
@@ -82,11 +91,14 @@ static int allow_tree(const struct locking *l, int fd, const char *path, unsigne
         break;
     }
     if (depth == MAX_DEPTH)
-        return bly_fail(err, BLY_ERR_BUG, ELOOP, "%s is closed too deep down", path);
+        return bly_fail(err, BLY_ERR_UNSUPPORTED, ELOOP,
+                        "Landlock alone cannot go around what is closed so far below %s (another "
+                        "procfs? see `findmnt -t proc`)",
+                        path);
     return allow_entries(l, fd, path, rights, depth, err);
 }
 
-static int allow_step(const struct locking *l, const struct bly_step *step, struct bly_err *err)
+static int allow_step(struct locking *l, const struct bly_step *step, struct bly_err *err)
 {
     unsigned run = l->plan->purpose == BLY_FOR_PROCESS ? BLY_LOCK_EXECUTE : 0;
     bly_autofd int fd = -EBADF;
@@ -100,7 +112,7 @@ static int allow_step(const struct locking *l, const struct bly_step *step, stru
                       step->kind == BLY_STEP_WRITE ? BLY_LOCK_WRITE : BLY_LOCK_READ | run, 0, err);
 }
 
-static int allow_steps(const struct locking *l, struct bly_err *err)
+static int allow_steps(struct locking *l, struct bly_err *err)
 {
     for (size_t i = 0; i < l->plan->n_steps; i++) {
         int r = bly_wall_step("rule", err);

@@ -127,18 +127,65 @@ static int check_rule(struct bly_draft *draft, const struct bly_mounts *mounts, 
     return r;
 }
 
+/* By rule as well, for a helper's decision and where nothing can be mounted: nothing opens it. */
+static int deny_for_good(struct bly_draft *draft, const char *point, struct bly_err *err)
+{
+    struct bly_policy *policy = draft->plan->policy;
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < policy->n_rules; i++)
+        if (bly_path_is_within(policy->rules[i].path, point))
+            r = bly_draft_set_rule(policy, policy->rules[i].path, BLY_ACCESS_DENY, err);
+    if (r == 0 && bly_policy_decide(policy, point) != BLY_ACCESS_NONE)
+        r = bly_draft_set_rule(policy, point, BLY_ACCESS_DENY, err);
+    return r;
+}
+
+/*
+ * Where nothing can be mounted Landlock is given everything beside the way to `point`, name by name
+ * (unmounted.h). What comes later has no rule, so the names there are part of the fingerprint.
+ */
+static int mark_surroundings(struct bly_draft *draft, const char *point, struct bly_err *err)
+{
+    static const struct bly_node none = {0};
+    const struct bly_probe *probe = draft->probe;
+    bly_autofree char *dir = bly_path_join(point, "..");
+
+    while (dir && strcmp(dir, "/") != 0) {
+        bly_autofree char *text = NULL;
+        char *above = bly_path_join(dir, "..");
+        int r = 0;
+
+        if (bly_policy_decide(draft->plan->policy, dir) == BLY_ACCESS_READ &&
+            bly_plan_digest_names(probe, dir, &text) == 0)
+            r = bly_draft_mark(draft, BLY_MARK_LISTING, dir, &none, text, err);
+        free(dir);
+        dir = above;
+        if (r < 0)
+            return r;
+    }
+    return dir ? 0 : bly_fail_sys(err, ENOMEM, "cannot plan %s", point);
+}
+
 /* The host's processes show through every procfs, wherever it is mounted. */
 static int close_foreign_proc(struct bly_draft *draft, const struct bly_mounts *mounts,
                               struct bly_err *err)
 {
-    for (size_t i = 0; i < mounts->n; i++) {
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < mounts->n; i++) {
         const struct bly_mount *m = &mounts->items[i];
 
-        if (strcmp(m->type, "proc") == 0 && !bly_path_is_within(m->point, "/proc") &&
-            bly_names_add_once(&draft->closed, m->point) < 0)
+        if (strcmp(m->type, "proc") != 0 || bly_path_is_within(m->point, "/proc"))
+            continue;
+        if (bly_names_add_once(&draft->closed, m->point) < 0)
             return bly_fail_sys(err, ENOMEM, "cannot plan %s", m->point);
+        if (!draft->plan->network_only)
+            r = deny_for_good(draft, m->point, err);
+        if (r == 0 && draft->plan->purpose == BLY_FOR_HELPER)
+            r = mark_surroundings(draft, m->point, err);
     }
-    return 0;
+    return r;
 }
 
 static bool restricts(const struct bly_policy *policy, const struct bly_rule *rule)
@@ -174,8 +221,6 @@ int bly_draft_aliases(struct bly_draft *draft, struct bly_err *err)
     if (r == 0)
         r = mark_mounts(draft, &mounts, err);
 
-    if (r == 0)
-        r = close_foreign_proc(draft, &mounts, err);
     if (r < 0)
         return r;
     before = bly_policy_copy(policy); /* the rules move while aliases are added */
@@ -185,5 +230,6 @@ int bly_draft_aliases(struct bly_draft *draft, struct bly_err *err)
         if (restricts(before, &before->rules[i]))
             r = check_rule(draft, &mounts, before->rules[i].path, before->rules[i].access, err);
     bly_policy_unref(before);
-    return r;
+    /* Last: its rules have no aliases, all of procfs is one object. */
+    return r < 0 ? r : close_foreign_proc(draft, &mounts, err);
 }

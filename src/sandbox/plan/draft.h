@@ -111,7 +111,10 @@ int bly_draft_walk(struct bly_draft *draft, const char *path, bool keep_last,
 int bly_draft_look(struct bly_draft *draft, const char *path, struct bly_node *ret_node,
                    struct bly_err *err);
 
-/* fits.c: once the marks are complete. */
+/* fits.c: a digest of the names in a directory, whatever order they come in; malloc'ed. 0 or
+ * negative errno. */
+int bly_plan_digest_names(const struct bly_probe *probe, const char *dir, char **ret_text);
+/* Once the marks are complete. */
 void bly_plan_seal_marks(struct bly_plan *plan);
 /* The names of `path` from its `from`th byte on, which is a slash; the directories come first.
  * Stops and returns what `each` returned when that is not 0; -ENOMEM. */

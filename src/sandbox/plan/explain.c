@@ -86,6 +86,9 @@ static bool explain_rule(struct explainer *e, const char *path)
     else if (derived != NULL && (derived->flags & BLY_RULE_IMPLIED) &&
              derived->access == BLY_ACCESS_READ)
         (void)bly_buf_add_str(e->why, "a .git points here");
+    else if (derived != NULL && (derived->flags & BLY_RULE_IMPLIED) &&
+             derived->access == BLY_ACCESS_DENY)
+        (void)bly_buf_add_str(e->why, "another procfs, or another mount of what is denied");
     else if (derived != NULL && !(derived->flags & BLY_RULE_IMPLIED))
         (void)bly_buf_printf(e->why, "an entry leads here: %s", access_word(derived->access));
     else

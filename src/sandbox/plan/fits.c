@@ -3,6 +3,8 @@
  * somebody has to watch to know it without looking.
  */
 #include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,6 +16,37 @@
 static bool same_text(int r, const char *now, const char *then)
 {
     return r == 0 && strcmp(now, then) == 0;
+}
+
+struct digest {
+    uint64_t n, sum;
+};
+
+static int add_to_digest(void *arg, const char *name, enum bly_node_type type)
+{
+    struct digest *digest = arg;
+    uint64_t hash = 0xcbf29ce484222325u;
+
+    (void)type;
+    while (*name)
+        hash = (hash ^ (unsigned char)*name++) * 0x100000001b3u; /* FNV-1a */
+    digest->n++;
+    digest->sum += hash;
+    return 0;
+}
+
+int bly_plan_digest_names(const struct bly_probe *probe, const char *dir, char **ret_text)
+{
+    struct digest digest = {0};
+    char *text;
+    int r = probe->list(probe->ctx, dir, add_to_digest, &digest);
+
+    if (r < 0)
+        return r;
+    if (asprintf(&text, "%" PRIu64 " %016" PRIx64, digest.n, digest.sum) < 0)
+        return -ENOMEM;
+    *ret_text = text;
+    return 0;
 }
 
 static bool mark_fits(const struct bly_mark *mark, const struct bly_probe *probe)
@@ -34,6 +67,9 @@ static bool mark_fits(const struct bly_mark *mark, const struct bly_probe *probe
         return same_text(r, text, mark->text);
     case BLY_MARK_BLOCKED:
         return probe->look(probe->ctx, mark->path, &node) == -EACCES;
+    case BLY_MARK_LISTING:
+        r = bly_plan_digest_names(probe, mark->path, &text);
+        return same_text(r, text, mark->text);
     case BLY_MARK_MOUNTS:
         r = bly_mounts_text(probe, &text, NULL);
         return same_text(r, text, mark->text);

@@ -63,7 +63,8 @@ int bly_plan_fits(const struct bly_plan *plan, const struct bly_probe *probe);
 enum {
     BLY_PLAN_NAMES = 1,    /* which objects names lead to, symlinks included */
     BLY_PLAN_MOUNTS = 2,   /* the mount table */
-    BLY_PLAN_CONTENTS = 4, /* pointer files, and what cannot be looked at */
+    BLY_PLAN_CONTENTS = 4, /* pointer files, which names are in directories, and what cannot be
+                              looked at */
 };
 int bly_plan_fits_in(const struct bly_plan *plan, const struct bly_probe *probe, unsigned parts);
 

@@ -61,6 +61,7 @@ enum bly_mark_kind {
     BLY_MARK_LINK,    /* `path` is a symlink with the text `text` */
     BLY_MARK_TEXT,    /* `path` is a regular file that begins with `text` (a .git pointer) */
     BLY_MARK_BLOCKED, /* `path` cannot be looked at */
+    BLY_MARK_LISTING, /* `path` is a directory with the names of which `text` is a digest */
     BLY_MARK_MOUNTS,  /* the mount table is `text`, see mounts.h; `path` says where it was read */
     BLY_MARK_KINDS,
 };

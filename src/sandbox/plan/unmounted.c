@@ -23,6 +23,26 @@ static bool is_mask(const struct bly_step *step)
     return step->kind == BLY_STEP_MASK_DIR || step->kind == BLY_STEP_MASK_FILE;
 }
 
+/* Another procfs: its mask comes with a rule that no client wrote. */
+static bool is_foreign_proc(const struct bly_rule *rule)
+{
+    return rule->access == BLY_ACCESS_DENY && (rule->flags & BLY_RULE_IMPLIED) &&
+           !is_of_kernel(rule->path);
+}
+
+static bool masks_foreign_proc(const struct bly_policy *policy, const char *path)
+{
+    size_t at = bly_policy_find(policy, path);
+
+    return at < policy->n_rules && is_foreign_proc(&policy->rules[at]);
+}
+
+static bool step_holds_back(const struct bly_plan *plan, const struct bly_step *step)
+{
+    return is_mask(step) && !is_of_kernel(step->path) &&
+           !masks_foreign_proc(plan->policy, step->path);
+}
+
 unsigned bly_plan_needs(const struct bly_plan *plan)
 {
     const struct bly_policy *policy = plan->policy;
@@ -34,7 +54,7 @@ unsigned bly_plan_needs(const struct bly_plan *plan)
         if (holds_back(&policy->rules[i]))
             needs |= BLY_NEEDS_HOLDING_BACK;
     for (size_t i = 0; i < plan->n_steps; i++)
-        if (is_mask(&plan->steps[i]) && !is_of_kernel(plan->steps[i].path))
+        if (step_holds_back(plan, &plan->steps[i]))
             needs |= BLY_NEEDS_HOLDING_BACK;
     return needs;
 }
@@ -50,15 +70,22 @@ static void close_at(const char *closed, const char *path, enum bly_closure *clo
 enum bly_closure bly_plan_closure(const struct bly_plan *plan, const char *path)
 {
     const struct bly_policy *policy = plan->policy;
+    /* A program sees the first procfs, so it may as well see others. Where things are held back,
+     * the helper's decision does it alone: names that may be made cannot be granted one by one. */
+    bool closes_foreign =
+        plan->purpose == BLY_FOR_HELPER && !(bly_plan_needs(plan) & BLY_NEEDS_HOLDING_BACK);
     enum bly_closure closure = BLY_CLOSURE_NONE;
 
     close_at("/dev", path, &closure);
     if (plan->purpose == BLY_FOR_HELPER)
         close_at("/proc", path, &closure);
-    for (size_t i = 0; i < policy->n_rules; i++)
-        if (policy->rules[i].access == BLY_ACCESS_DENY &&
-            bly_path_is_within(policy->rules[i].path, "/sys"))
-            close_at(policy->rules[i].path, path, &closure);
+    for (size_t i = 0; i < policy->n_rules; i++) {
+        const struct bly_rule *rule = &policy->rules[i];
+
+        if ((rule->access == BLY_ACCESS_DENY && bly_path_is_within(rule->path, "/sys")) ||
+            (closes_foreign && is_foreign_proc(rule)))
+            close_at(rule->path, path, &closure);
+    }
     for (size_t i = 0; i < plan->n_steps; i++)
         if (is_mask(&plan->steps[i]) && bly_path_is_within(plan->steps[i].path, "/sys"))
             close_at(plan->steps[i].path, path, &closure);

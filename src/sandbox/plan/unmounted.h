@@ -23,6 +23,7 @@ enum bly_closure {
 /*
  * Whether `path` (absolute, normalised) belongs to the machine and not to its files: devices, the
  * kernel's internals below /sys, and for a helper, which has no pid namespace of its own then, all
- * of /proc. Such things have their own mounts in a view; without one nothing of them is granted.
+ * of /proc and of every other procfs. Such things have their own mounts in a view; without one
+ * nothing of them is granted. Another procfs counts only as long as the plan holds nothing back.
  */
 enum bly_closure bly_plan_closure(const struct bly_plan *plan, const char *path);

@@ -144,7 +144,8 @@ void bly_policy_derive(struct bly_policy *policy)
     if (policy->n_rules > 0 && policy->rules[0].path[1] == '\0')
         root = policy->rules[0].access;
     for (size_t i = 0; i < policy->n_rules; i++)
-        hides = hides || policy->rules[i].access == BLY_ACCESS_DENY;
+        hides = hides || (policy->rules[i].access == BLY_ACCESS_DENY &&
+                          !(policy->rules[i].flags & BLY_RULE_IMPLIED));
     derive_glob_places(policy);
 
     policy->writes_all = !policy->wall || root == BLY_ACCESS_WRITE;

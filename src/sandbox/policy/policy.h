@@ -52,8 +52,8 @@ struct bly_policy {
     char *cwd;                    /* may be NULL */
     /* derived */
     struct bly_glob_place *glob_places; /* of the patterns; NULL: all are tried */
-    bool reads_all;                     /* rule / READ or WRITE, no deny, no glob */
-    bool writes_all;                    /* rule / WRITE */
+    bool reads_all;  /* rule / READ or WRITE, no deny that a client wrote, no glob */
+    bool writes_all; /* rule / WRITE */
     unsigned refs;
 };
 

@@ -8,6 +8,7 @@
 #include <sched.h>
 #include <sys/ipc.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
@@ -19,8 +20,9 @@ enum {
     H = BLY_FOR_HELPER,
     P = BLY_FOR_PROCESS,
     NOBODY = 65534,
-    ROOT_ONLY = 1, /* the twin needs root */
-    NO_TWIN = 2,   /* a control, or a look that only makes sense inside */
+    ROOT_ONLY = 1,   /* the twin needs root */
+    NO_TWIN = 2,     /* a control, or a look that only makes sense inside */
+    NO_MOUNTS = 210, /* a result: nothing can be mounted here */
     NEEDS_ABI = 6,
 };
 
@@ -62,6 +64,18 @@ static int make_outside(void)
 static int read_own_status(void)
 {
     return try_open("/proc/self/status", O_RDONLY);
+}
+static int read_foreign_process(void)
+{
+    return try_open(yard_path("out/dir/1/cmdline"), O_RDONLY);
+}
+static int read_foreign_self(void)
+{
+    return try_open(yard_path("out/dir/self/status"), O_RDONLY);
+}
+static int list_foreign(void)
+{
+    return try_open(yard_path("out/dir"), O_RDONLY | O_DIRECTORY);
 }
 static int read_zero(void)
 {
@@ -248,6 +262,25 @@ static const struct locked_case {
     {"program with the network: signalling", signal_bystander, P, "online; read /", EPERM},
 };
 
+/* The host has a second procfs, at out/dir. */
+static const struct locked_case beside_a_procfs[] = {
+    {"helper: processes through a second procfs", read_foreign_process, H, "read /", EACCES},
+    {"helper: itself through a second procfs", read_foreign_self, H, "read /", EACCES},
+    {"helper: listing a second procfs in what is granted", list_foreign, H, "read @out", EACCES},
+    /* The root may be listed, and with it, for Landlock, everything: so it is with the first one.
+     */
+    {"helper: listing a second procfs", list_foreign, H, "read /", 0},
+    {"helper: a second procfs in what is granted", read_foreign_self, H, "read @out", EACCES},
+    {"helper: a second procfs that is granted", read_foreign_self, H, "read @out/dir", EACCES},
+    {"a helper reads beside a second procfs", read_secret, H, "read /", 0},
+    {"a helper reads beside it in what is granted", read_secret, H, "read @out", 0},
+    {"a helper reads elsewhere", read_inside, H, "read /", 0},
+    {"a helper writes around it", create_outside, H, "read /; write @out", 0},
+    /* What holds there is the helper's decision alone, as for all that is held back. */
+    {"a helper that may write around it", read_foreign_self, H, "read /; write @out", 0},
+    {"program: a second procfs is as the first", read_foreign_self, P, "read /", 0},
+};
+
 /* ---- running them ---- */
 
 static _Noreturn void inside(const struct bly_plan *plan, enum bly_filter filter,
@@ -310,6 +343,80 @@ static void check_case(void **state)
     check_as(getuid(), *state);
     if (getuid() == 0)
         check_as(NOBODY, *state);
+}
+
+/* As yard_run_as(), with a mount that is there for this child alone. */
+static int run_beside_a_procfs(uid_t uid, int (*run)(const void *arg), const void *arg)
+{
+    pid_t pid;
+
+    yard_make();
+    if (uid != getuid())
+        yard_give(uid);
+    pid = fork();
+    if (pid == 0) {
+        if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+            mount("proc", yard_path("out/dir"), "proc", 0, NULL) < 0)
+            yard_exit(NO_MOUNTS);
+        yard_become(uid);
+        yard_exit(run(arg));
+    }
+    return yard_wait(pid);
+}
+
+static void check_beside_a_procfs(void **state)
+{
+    const struct locked_case *c = *state;
+    static const uid_t uids[] = {0, NOBODY};
+
+    if (getuid() != 0)
+        skip();
+    for (size_t i = 0; i < BLY_LEN(uids); i++) {
+        int got = run_beside_a_procfs(uids[i], run_walled, c);
+
+        yard_remove();
+        if (got == NO_MOUNTS)
+            skip();
+        if (got != c->expected)
+            fail_msg("as uid %u: %d instead of %d, %s", uids[i], got, c->expected, yard_error);
+        got = run_beside_a_procfs(uids[i], run_free, c);
+        yard_remove();
+        if (got != 0)
+            fail_msg("the twin without a wall, as uid %u: %d", uids[i], got);
+    }
+}
+
+/* A procfs far below: refused before something is granted that should not be. */
+static int run_with_a_deep_procfs(const void *arg)
+{
+    char path[512];
+
+    (void)snprintf(path, sizeof(path), "%s", yard_path("out/dir"));
+    for (int i = 0; i < 16; i++) {
+        (void)strcat(path, "/d");
+        if (mkdir(path, 0755) < 0)
+            return NO_MOUNTS;
+    }
+    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+        mount("proc", path, "proc", 0, NULL) < 0)
+        return NO_MOUNTS;
+    return run_walled(arg);
+}
+
+static void too_deep_is_refused(void **state)
+{
+    static const struct locked_case c = {"", read_secret, H, "read /", YARD_NO_WALL};
+    int got;
+
+    (void)state;
+    if (getuid() != 0)
+        skip();
+    got = yard_run_as(0, run_with_a_deep_procfs, &c);
+    yard_remove();
+    if (got == NO_MOUNTS)
+        skip();
+    assert_int_equal(got, YARD_NO_WALL);
+    assert_non_null(strstr(yard_error, "another procfs?"));
 }
 
 static void exchanged_root_is_refused(void **state)
@@ -380,6 +487,20 @@ static void each_step_of_a_process_is_needed(void **state)
 }
 #endif
 
+static void add_rows(struct CMUnitTest *tests, const struct locked_case *rows, size_t n,
+                     void (*check)(void **state))
+{
+    for (size_t i = 0; i < n; i++) {
+        union {
+            const void *in;
+            void *out;
+        } state = {&rows[i]};
+
+        tests[i] = (struct CMUnitTest){
+            .name = rows[i].name, .test_func = check, .initial_state = state.out};
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest others[] = {
@@ -388,9 +509,10 @@ int main(void)
         cmocka_unit_test(each_step_of_a_process_is_needed),
 #endif
         cmocka_unit_test(exchanged_root_is_refused),
+        cmocka_unit_test(too_deep_is_refused),
         cmocka_unit_test(network_only_is_refused),
     };
-    struct CMUnitTest tests[BLY_LEN(cases) + BLY_LEN(others)] = {0};
+    struct CMUnitTest tests[BLY_LEN(cases) + BLY_LEN(beside_a_procfs) + BLY_LEN(others)] = {0};
     struct bly_err err = {0};
 
     (void)close_range(3, ~0u, 0); /* whatever the caller left open */
@@ -407,16 +529,10 @@ int main(void)
                 bly_wall_landlock_abi(), NEEDS_ABI);
         return must && strcmp(must, "1") == 0 ? 1 : 77;
     }
-    for (size_t i = 0; i < BLY_LEN(cases); i++) {
-        union {
-            const void *in;
-            void *out;
-        } state = {&cases[i]};
-
-        tests[i] = (struct CMUnitTest){
-            .name = cases[i].name, .test_func = check_case, .initial_state = state.out};
-    }
-    memcpy(tests + BLY_LEN(cases), others, sizeof(others));
+    add_rows(tests, cases, BLY_LEN(cases), check_case);
+    add_rows(tests + BLY_LEN(cases), beside_a_procfs, BLY_LEN(beside_a_procfs),
+             check_beside_a_procfs);
+    memcpy(tests + BLY_LEN(cases) + BLY_LEN(beside_a_procfs), others, sizeof(others));
 #ifdef BLY_FAULTS
     cmocka_set_test_filter("each_step_*"); /* the rest runs in the build without injection */
 #endif

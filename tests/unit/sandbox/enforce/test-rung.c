@@ -24,8 +24,12 @@ static const char letters[BLY_WALL_KINDS] = {
     [BLY_WALL_NETWORK_ONLY] = 'n', [BLY_WALL_LANDLOCK] = 'l', [BLY_WALL_SUPERVISION] = 's',
 };
 
-#define ALL     "hponls"
-#define LOCK    "ls" /* no namespaces */
+#define ALL  "hponls"
+#define LOCK "ls" /* no namespaces */
+#define SECOND_PROCFS                                                                          \
+    "d /srv/proc\nf /proc/self/mountinfo 1 0 8:1 / / rw - ext4 x rw|2 1 0:4 / /srv/proc rw - " \
+    "proc "                                                                                    \
+    "proc rw|"
 #define MANY    "Landlock alone cannot hold back"
 #define HIDES   "Landlock alone cannot hide"
 #define NETWORK "Landlock alone cannot keep a program from the network"
@@ -40,6 +44,7 @@ static const struct rung_case {
     const char *refusal; /* part of it */
     int abi;             /* of Landlock; 0: 7 */
     bool allow_fs, allow_processes;
+    const char *disk; /* what is there besides; NULL: nothing */
 } cases[] = {
     {"files, all works", ALL, H, "r /; w /w", 1},
     {"a program, all works", ALL, P, "r /; w /w", 1},
@@ -76,6 +81,13 @@ static const struct rung_case {
     {"allowed, but with deny", LOCK, P, "r /; deny /w", 0, MANY, 0, true, true},
     {"the option for files is not one for programs", LOCK, P, "r /", 0, OPT_IN, 0, true},
 
+    {"reading everything beside a second procfs", LOCK, H, "r /", 2, .disk = SECOND_PROCFS},
+    {"reading a root with a second procfs in it", LOCK, H, "r /srv", 2, .disk = SECOND_PROCFS},
+    {"a writable root with a second procfs in it", LOCK, H, "r /; w /srv", 0, MANY,
+     .disk = SECOND_PROCFS},
+    {"a program beside a second procfs", LOCK, P, "r /", 2, .allow_processes = true,
+     .disk = SECOND_PROCFS},
+
     {"neither namespaces nor Landlock", "s", H, "r /w", 0, "nor can Landlock", 0, true, true},
     {"a program with neither", "s", P, "r /", 0, "nor can Landlock", 0, true, true},
     {"nothing works", "", H, "r /", 0, "h is gone"},
@@ -111,6 +123,7 @@ static void check_case(void **state)
     struct bly_err err = {0};
     int r;
 
+    fake_read(disk, c->disk ? c->disk : "");
     assert_int_equal(
         bly_plan_make(policy, (enum bly_purpose)c->purpose, &probe, NULL, 0, &plan, &err), 0);
     r = bly_rung_choose(&features, plan, &err);

@@ -11,6 +11,10 @@
 #include "base/buf.h"
 #include "base/cleanup.h"
 
+#define SECOND_PROCFS                                                                       \
+    "d /srv/a/proc\nd /srv/b\nf /proc/self/mountinfo 1 0 8:1 / / rw - ext4 x rw|2 1 0:4 / " \
+    "/srv/a/proc rw - proc proc rw|"
+
 static const struct fits_case {
     const char *name;
     const char *policy;
@@ -53,6 +57,12 @@ static const struct fits_case {
      "d /w/sub\nf /proc/self/mountinfo 1 0 8:1 / / rw - ext4 x rw|", NULL,
      "f /proc/self/mountinfo 1 0 8:1 / / rw - ext4 x rw|2 1 8:2 / /w/sub rw - ext4 y rw|",
      BLY_PLAN_STALE},
+    {"a name comes beside a second procfs", "r /", SECOND_PROCFS, NULL, "f /srv/a/new",
+     BLY_PLAN_STALE},
+    {"a name goes beside a second procfs", "r /", SECOND_PROCFS, "/srv/b", "", BLY_PLAN_STALE},
+    {"a name comes further away from it", "r /", SECOND_PROCFS, NULL, "f /srv/b/new", 0},
+    {"a name comes beside a second procfs that is not shown", "minimal", SECOND_PROCFS, NULL,
+     "f /srv/a/new", 0},
     {"a mount's options change", "r /; w /w",
      "d /w\nf /proc/self/mountinfo 1 0 8:1 / / rw - ext4 x rw|", NULL,
      "f /proc/self/mountinfo 1 0 8:1 / / ro,nosuid - ext4 x rw|", 0},

@@ -381,7 +381,19 @@ static const struct plan_case {
      "shared:3 - proc proc rw|\nd /srv/my-root/proc",
      "ro /\n"
      "proc /proc\n"
-     "mask-dir /srv/my-root/proc\n"},
+     "mask-dir /srv/my-root/proc\n",
+     .rules = "deny /srv/my-root/proc implied\n"},
+    {"nothing of it is opened", H, "r /; r /srv/proc; w /srv/proc/sys; minimal",
+     "f /proc/self/mountinfo 1 0 8:1 / / rw - ext4 x rw|2 1 0:4 / /srv/proc rw - proc proc rw|\n"
+     "d /srv/proc/sys",
+     "ro /\n"
+     "proc /proc\n"
+     "mask-dir /srv/proc\n",
+     .rules = "deny /srv/proc implied\n|deny /srv/proc/sys implied\n"},
+    {"nor by a grant of it alone", H, "r /srv/proc/sys",
+     "f /proc/self/mountinfo 1 0 8:1 / / rw - ext4 x rw|2 1 0:4 / /srv/proc rw - proc proc rw|\n"
+     "d /srv/proc/sys",
+     "tmpfs /\n", .rules = "deny /srv/proc/sys implied\n"},
     {"a mount table that cannot be understood", H, "r /", "f /proc/self/mountinfo 1 0 8:1 /|",
      "refused: cannot understand the mount table"},
 
