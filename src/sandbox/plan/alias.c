@@ -127,20 +127,6 @@ static int check_rule(struct bly_draft *draft, const struct bly_mounts *mounts, 
     return r;
 }
 
-/* By rule as well, for a helper's decision and where nothing can be mounted: nothing opens it. */
-static int deny_for_good(struct bly_draft *draft, const char *point, struct bly_err *err)
-{
-    struct bly_policy *policy = draft->plan->policy;
-    int r = 0;
-
-    for (size_t i = 0; r == 0 && i < policy->n_rules; i++)
-        if (bly_path_is_within(policy->rules[i].path, point))
-            r = bly_draft_set_rule(policy, policy->rules[i].path, BLY_ACCESS_DENY, err);
-    if (r == 0 && bly_policy_decide(policy, point) != BLY_ACCESS_NONE)
-        r = bly_draft_set_rule(policy, point, BLY_ACCESS_DENY, err);
-    return r;
-}
-
 /*
  * Where nothing can be mounted Landlock is given everything beside the way to `point`, name by name
  * (unmounted.h). What comes later has no rule, so the names there are part of the fingerprint.
@@ -180,8 +166,9 @@ static int close_foreign_proc(struct bly_draft *draft, const struct bly_mounts *
             continue;
         if (bly_names_add_once(&draft->closed, m->point) < 0)
             return bly_fail_sys(err, ENOMEM, "cannot plan %s", m->point);
+        /* By rule as well, for a helper's decision and where nothing can be mounted. */
         if (!draft->plan->network_only)
-            r = deny_for_good(draft, m->point, err);
+            r = bly_draft_deny_for_good(draft->plan->policy, m->point, err);
         if (r == 0 && draft->plan->purpose == BLY_FOR_HELPER)
             r = mark_surroundings(draft, m->point, err);
     }

@@ -129,6 +129,10 @@ int bly_draft_add_rule(struct bly_policy *policy, const char *path, enum bly_acc
 int bly_draft_set_rule(struct bly_policy *policy, const char *path, enum bly_access access,
                        struct bly_err *err);
 
+/* Whatever the policy shows of `path` is denied, with all rules below it, so that nothing opens it.
+ */
+int bly_draft_deny_for_good(struct bly_policy *policy, const char *path, struct bly_err *err);
+
 bool bly_draft_has_rule(const struct bly_policy *policy, const char *path);
 
 /* What the rules alone say about the directory that holds `path`. */

@@ -76,6 +76,18 @@ int bly_draft_set_rule(struct bly_policy *policy, const char *path, enum bly_acc
     return put_rule(policy, path, access, BLY_RULE_IMPLIED, true, err);
 }
 
+int bly_draft_deny_for_good(struct bly_policy *policy, const char *path, struct bly_err *err)
+{
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < policy->n_rules; i++)
+        if (bly_path_is_within(policy->rules[i].path, path))
+            r = bly_draft_set_rule(policy, policy->rules[i].path, BLY_ACCESS_DENY, err);
+    if (r == 0 && bly_policy_decide(policy, path) != BLY_ACCESS_NONE)
+        r = bly_draft_set_rule(policy, path, BLY_ACCESS_DENY, err);
+    return r;
+}
+
 enum bly_access bly_draft_parent_access(const struct bly_policy *policy, const char *path)
 {
     struct bly_policy bare = *policy;

@@ -366,6 +366,13 @@ static int claim_kernel_internals(struct claims *claims, struct bly_err *err)
     return r;
 }
 
+/*
+ * The one process in a helper's procfs is the helper. What its directory tells, where things lie in
+ * its memory and in that of the launcher and of all other helpers, which are forked from the same,
+ * is nobody's business and of no use: a client that asks about "self" means no helper.
+ */
+static const char *const closed_of_helper[] = {"/proc/self", "/proc/thread-self", "/proc/1", NULL};
+
 /* The helper asks before it opens, and no name of these can be made to lead elsewhere: a rule costs
  * nothing where a mount would cost every new helper 20 microseconds. */
 static int deny_kernel_internals(struct bly_draft *draft, struct bly_err *err)
@@ -376,6 +383,8 @@ static int deny_kernel_internals(struct bly_draft *draft, struct bly_err *err)
     for (size_t i = 0; r == 0 && closed_always[i]; i++)
         if (bly_policy_decide(policy, closed_always[i]) != BLY_ACCESS_NONE)
             r = bly_draft_set_rule(policy, closed_always[i], BLY_ACCESS_DENY, err);
+    for (size_t i = 0; r == 0 && closed_of_helper[i]; i++)
+        r = bly_draft_deny_for_good(policy, closed_of_helper[i], err);
     return r;
 }
 

@@ -67,3 +67,4 @@ extern const size_t script_n_same;
 /* The rows about a policy. */
 extern const struct script_case script_denials[];
 extern const size_t script_n_denials;
+extern const struct script_case script_magic; /* in this process only */

@@ -83,7 +83,7 @@ static size_t add(struct CMUnitTest *tests, struct state *states, size_t n, cons
 
 static int run_rows(bool direct, const char *policy, const char *denial)
 {
-    size_t n = 0, max = 2 * script_n_same + script_n_denials;
+    size_t n = 0, max = 2 * script_n_same + script_n_denials + 1;
     struct CMUnitTest *tests = calloc(max, sizeof *tests);
     struct state *states = calloc(max, sizeof *states);
     int failed;
@@ -95,6 +95,7 @@ static int run_rows(bool direct, const char *policy, const char *denial)
     }
     for (size_t i = 0; i < script_n_denials; i++)
         n = add(tests, states, n, denial, &script_denials[i], script_denials[i].policy);
+    n = add(tests, states, n, denial, &script_magic, script_magic.policy);
     failed = _cmocka_run_group_tests("ops", tests, n, NULL, NULL);
     for (size_t i = 0; i < n; i++)
         free((void *)(uintptr_t)tests[i].name);

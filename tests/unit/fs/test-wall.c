@@ -72,7 +72,8 @@ static int setup(void **state)
     bench->fixture = fixture;
     bench->dir = script_directory();
     bly_limits_defaults(&bench->limits);
-    assert_int_equal(bly_planner_new(&bench->fixture->loop, bench->limits.watches, &bench->planner), 0);
+    assert_int_equal(bly_planner_new(&bench->fixture->loop, bench->limits.watches, &bench->planner),
+                     0);
     assert_int_equal(bly_watcher_new(bench->limits.watches, &bench->watcher), 0);
     config = (struct bly_fs_config){
         .loop = &bench->fixture->loop,
@@ -669,6 +670,44 @@ static char *name_of(const char *mode, const char *name)
 
 #define TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
 
+/* What /proc shows of a process would be the helper's: addresses, descriptors, its view. */
+#define OWN_STEPS                                                                                  \
+    "read /proc/self/maps\nread /proc/thread-self/maps\nread /proc/1/maps\n"                       \
+    "read /proc/self/task/1/smaps\nread /proc/1/auxv\nread /proc/1/syscall\nread /proc/1/stat\n"   \
+    "read /proc/self/mem\nread /proc/self/environ\nread /proc/self/pagemap\nread "                 \
+    "/proc/self/fd/0\n"                                                                            \
+    "read /proc/self/fd/9\nlist /proc/self/fd\nlist /proc/1\nstat /proc/self\nstat /proc/1/none\n" \
+    "canon /proc/self/exe\nwalk /proc/self\nopen /proc/self/maps\nread /proc/self/root$T/w/a\n"    \
+    "read w/maps\nread w/self/maps\nlist w/self\ncopy /proc/self/maps w/copy\n"                    \
+    "copy /proc/1 w/copy +r\nread /proc/mounts\nread /proc/net/tcp\n"
+#define OWN_ANSWERS                                                                            \
+    "EACCES\nEACCES\nEACCES\nEACCES\nEACCES\nEACCES\nEACCES\nEACCES\nEACCES\nEACCES\nEACCES\n" \
+    "EACCES\nEACCES\nEACCES\nEACCES\nEACCES\nEACCES\nEACCES\nEACCES\nEACCES\nEACCES\nEACCES\n" \
+    "EACCES\nEACCES\nEACCES\nEACCES\nEACCES\n"
+
+static const struct script_case proc_rows[] = {
+    {"a helper's own directory is nobody's", "w/a=A w/maps->/proc/self/maps w/self->/proc/self",
+     OWN_STEPS "read /proc/sys/kernel/ostype\nwrite /proc/self/mem x\nreplace /proc/1/mem\n"
+               "write /proc/self/comm x\nrm /proc/self/mem",
+     OWN_ANSWERS "\"Linux\n\"\n"
+                 "denied: /proc/self/mem is not permitted by filesystem sandbox\n"
+                 "denied: /proc/1/mem is not permitted by filesystem sandbox\n"
+                 "denied: /proc/self/comm is not permitted by filesystem sandbox\n"
+                 "denied: /proc/self/mem is not permitted by filesystem sandbox\n",
+     "!w/copy", "ro /\nrw $T/w"},
+    {"nor is it when it is granted", "w/a=A w/maps->/proc/self/maps w/self->/proc/self",
+     OWN_STEPS "write /proc/self/mem x",
+     OWN_ANSWERS "denied: /proc/self/mem is not permitted by filesystem sandbox\n", "!w/copy",
+     "ro /\nrw $T/w\nrw /proc/self\nrw /proc/1\nrw /proc/1/mem\nro /proc/1/maps\nrw "
+     "/proc/thread-self"},
+    {"nor when it is granted alone", "w/",
+     "read /proc/1/maps\nread /proc/self/maps\nread /proc/1/mem\nread /proc/version",
+     "EACCES\nEACCES\nENOENT\nENOENT\n", NULL, "minimal\nro /proc/1/maps\nro /proc/self/maps"},
+    {"nor with everything writable", "w/a=A", "read /proc/self/maps\nwrite /proc/1/mem x",
+     "EACCES\ndenied: /proc/1/mem is not permitted by filesystem sandbox\n", NULL,
+     "rw /\ndeny $T/w"},
+};
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest others[] = {
@@ -686,7 +725,7 @@ int main(int argc, char **argv)
         TEST(closed_in_the_middle),
         TEST(killed_at_any_time_costs_one_request),
     };
-    size_t n = 0, n_rows = 2 * script_n_same + script_n_denials;
+    size_t n = 0, n_rows = 2 * script_n_same + script_n_denials + BLY_LEN(proc_rows);
     struct CMUnitTest *tests;
     struct state *states;
     int failed;
@@ -708,6 +747,11 @@ int main(int argc, char **argv)
         states[n] = (struct state){&script_denials[i], script_denials[i].policy};
         tests[n].test_func = check_row;
         tests[n++].name = name_of("denial", script_denials[i].name);
+    }
+    for (size_t i = 0; i < BLY_LEN(proc_rows); i++) {
+        states[n] = (struct state){&proc_rows[i], proc_rows[i].policy};
+        tests[n].test_func = check_row;
+        tests[n++].name = name_of("proc", proc_rows[i].name);
     }
     for (size_t i = 0; i < n; i++) {
         tests[i].setup_func = setup_row;

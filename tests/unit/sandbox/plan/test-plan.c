@@ -416,7 +416,14 @@ static const struct plan_case {
      "d /proc/sys\nf /proc/kcore\nd /sys/firmware\nd /dev",
      "ro /\n"
      "proc /proc\n",
-     .rules = "deny /proc/kcore implied\n|deny /sys/firmware implied\n"},
+     .rules = "deny /proc/kcore implied\n|deny /sys/firmware implied\n|deny /proc/self implied\n|"
+              "deny /proc/thread-self implied\n|deny /proc/1 implied\n"},
+    {"a helper shows nothing of itself, whatever is granted", H,
+     "minimal; r /proc/self/maps; w /proc/1; r /proc/1/status; r /proc/version", "f /proc/version",
+     "tmpfs /\n"
+     "proc /proc\n",
+     .rules = "deny /proc/self/maps implied\n|deny /proc/1 implied\n|deny /proc/1/status implied\n|"
+              "ro /proc/version\n"},
     {"nobody writes to the kernel, whatever is granted", P,
      "w /; deny /w/p; w /sys/power; w /proc/sys", "d /w/p\nd /sys/power\nd /proc/sys\nd /dev/shm",
      "rw /\n"
