@@ -13,30 +13,24 @@
  * "--listen ws://127.0.0.1:PORT" is appended to the command. Times are medians, in microseconds, of
  * request sent to answer read; requests are put together before the clock starts.
  */
-#include <arpa/inet.h>
 #include <errno.h>
-#include <ftw.h>
 #include <getopt.h>
-#include <netinet/in.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "bailey/client.h"
-#include "base/buf.h"
 #include "base/cleanup.h"
 #include "base/err.h"
 #include "sandbox/plan/kept.h"
 #include "sandbox/plan/plan.h"
 #include "sandbox/policy/policy.h"
+#include "support.h"
 
 enum {
     SAMPLES = 2000,
@@ -55,40 +49,7 @@ static char dir[128]; /* everything the requests touch */
 static pid_t server;
 static struct bly_client *client;
 
-static void clean_up(void);
-
-static _Noreturn void die(const char *fmt, ...)
-{
-    va_list args;
-
-    va_start(args, fmt);
-    (void)vfprintf(stderr, fmt, args);
-    va_end(args);
-    (void)fputc('\n', stderr);
-    clean_up();
-    exit(1);
-}
-
-static double read_clock(clockid_t clock)
-{
-    struct timespec now;
-
-    (void)clock_gettime(clock, &now);
-    return (double)now.tv_sec * 1e6 + (double)now.tv_nsec / 1e3;
-}
-
-static double now_us(void)
-{
-    return read_clock(CLOCK_MONOTONIC);
-}
-
 /* ---- the disk ---- */
-
-static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
-{
-    (void)st, (void)type, (void)ftw;
-    return remove(path);
-}
 
 static void clean_up(void)
 {
@@ -100,7 +61,7 @@ static void clean_up(void)
     }
     server = 0;
     if (dir[0])
-        (void)nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+        bench_remove_tree(dir);
 }
 
 static void make_directory(unsigned root, const char *below)
@@ -108,19 +69,17 @@ static void make_directory(unsigned root, const char *below)
     char path[512];
 
     (void)snprintf(path, sizeof(path), "%s/r%03u%s", dir, root, below);
-    if (mkdir(path, 0755) < 0)
-        die("cannot make %s: %s", path, strerrordesc_np(errno));
+    bench_make_directory(path);
 }
 
 static void make_disk(void)
 {
     char path[512], data[FILE_BYTES];
-    FILE *file;
 
     /* Not below /tmp, over which another server may put a mount of its own. */
-    (void)strcpy(dir, "/var/tmp/bench-rules.XXXXXX");
+    (void)snprintf(dir, sizeof(dir), "/var/tmp/bench-rules.XXXXXX");
     if (!mkdtemp(dir))
-        die("cannot make %s: %s", dir, strerrordesc_np(errno));
+        bench_die("cannot make %s: %s", dir, strerrordesc_np(errno));
     for (unsigned i = 0; i < sizes[BLY_LEN(sizes) - 1]; i++) {
         make_directory(i, "");
         make_directory(i, "/docs");
@@ -128,9 +87,7 @@ static void make_disk(void)
     }
     memset(data, 'x', sizeof(data));
     (void)snprintf(path, sizeof(path), "%s/r000/file", dir);
-    file = fopen(path, "w");
-    if (!file || fwrite(data, sizeof(data), 1, file) != 1 || fclose(file) != 0)
-        die("cannot write %s", path);
+    bench_write_file(path, data, sizeof(data));
 }
 
 /* ---- policies ---- */
@@ -174,31 +131,23 @@ static void make_policy(char *to, enum mix mix, unsigned n, unsigned unique)
                       strcmp(entries[kind].member, "path") == 0 ? "file://" : "", dir, root,
                       entries[kind].below, entries[kind].access);
     }
-    (void)strcpy(to, "]}}}");
+    (void)sprintf(to, "]}}}");
 }
 
 /* ---- figures ---- */
-
-static int compare(const void *a, const void *b)
-{
-    const double *x = a, *y = b;
-
-    return *x < *y ? -1 : *x > *y;
-}
 
 /* The median of what `once` takes. `arg` goes to it with the number of the sample. */
 static double median(double (*once)(void *arg, unsigned i), void *arg, unsigned most)
 {
     static double samples[SAMPLES];
-    double start = now_us();
+    double start = bench_now_us();
     unsigned n = 0;
 
-    while (n < most && (n < FEWEST || now_us() - start < CELL_MS * 1e3)) {
+    while (n < most && (n < FEWEST || bench_now_us() - start < CELL_MS * 1e3)) {
         samples[n] = once(arg, n);
         n++;
     }
-    qsort(samples, n, sizeof(*samples), compare);
-    return samples[n / 2];
+    return bench_median(samples, n);
 }
 
 struct cell {
@@ -223,11 +172,11 @@ static double plan_once(void *arg, unsigned i)
 
     (void)i;
     if (bly_policy_parse_text(cell->policy, &env, &policy, &err) < 0)
-        die("no policy: %s", err.text);
-    start = read_clock(CLOCK_THREAD_CPUTIME_ID);
+        bench_die("no policy: %s", err.text);
+    start = bench_clock_us(CLOCK_THREAD_CPUTIME_ID);
     if (bly_plan_make(policy, BLY_FOR_HELPER, &bly_probe_disk, NULL, 0, &plan, &err) < 0)
-        die("no plan: %s", err.text);
-    end = read_clock(CLOCK_THREAD_CPUTIME_ID);
+        bench_die("no plan: %s", err.text);
+    end = bench_clock_us(CLOCK_THREAD_CPUTIME_ID);
     bly_plan_free(plan);
     bly_policy_unref(policy);
     return end - start;
@@ -370,13 +319,13 @@ static double request_once(void *arg, unsigned i)
                  "\"sandbox\":%s}}",
                  cell->method, dir, cell->members[0] ? "out" : "file", cell->members, cell->policy);
     (void)i;
-    start = now_us();
+    start = bench_now_us();
     if (bly_client_send_raw(client, cell->request, (size_t)len) < 0 ||
         bly_client_next_notification(client, ANSWER_MS, &method, &answer) < 0)
-        die("the server does not answer");
-    end = now_us();
+        bench_die("the server does not answer");
+    end = bench_now_us();
     if (!strstr(answer, "\"result\""))
-        die("%s with %u entries: %s", cell->method, cell->n, answer);
+        bench_die("%s with %u entries: %s", cell->method, cell->n, answer);
     free(method);
     free(answer);
     return end - start;
@@ -384,29 +333,14 @@ static double request_once(void *arg, unsigned i)
 
 /* ---- the server ---- */
 
-static unsigned free_port(void)
-{
-    struct sockaddr_in addr = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t len = sizeof(addr);
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-    if (fd < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 ||
-        getsockname(fd, (struct sockaddr *)&addr, &len) < 0)
-        die("no free port: %s", strerrordesc_np(errno));
-    (void)close(fd);
-    return ntohs(addr.sin_port);
-}
-
 static void start_server(char **command, int n)
 {
     char url[64];
-    char **argv = calloc((size_t)n + 3, sizeof(*argv));
-    double until = now_us() + START_MS * 1e3;
+    char **argv = bench_alloc((size_t)n + 3, sizeof(*argv));
+    double until = bench_now_us() + START_MS * 1e3;
     struct bly_client_error err;
 
-    (void)snprintf(url, sizeof(url), "ws://127.0.0.1:%u", free_port());
-    if (!argv)
-        die("out of memory");
+    (void)snprintf(url, sizeof(url), "ws://127.0.0.1:%u", bench_free_port());
     memcpy(argv, command, (size_t)n * sizeof(*argv));
     argv[n] = strdup("--listen");
     argv[n + 1] = url;
@@ -422,9 +356,9 @@ static void start_server(char **command, int n)
     free(argv);
     while (!(client = bly_client_connect(url, NULL, ANSWER_MS, &err))) {
         if (waitpid(server, NULL, WNOHANG) == server)
-            die("%s ended", command[0]);
-        if (now_us() > until)
-            die("cannot connect to %s: %s", command[0], err.message);
+            bench_die("%s ended", command[0]);
+        if (bench_now_us() > until)
+            bench_die("cannot connect to %s: %s", command[0], err.message);
         (void)usleep(20000); /* nothing tells when a foreign server listens */
     }
 }
@@ -465,21 +399,21 @@ static void print_row(struct cell *cell, bool with_plan, const char *payload)
 
 static char *make_payload(void)
 {
+    static const size_t len = (size_t)FILE_BYTES / 3 * 4;
     static char text[64 + FILE_BYTES * 4 / 3];
-    char *to = text + sprintf(text, ",\"dataBase64\":\"");
+    int head = sprintf(text, ",\"dataBase64\":\"");
 
-    memset(to, 'A', FILE_BYTES / 3 * 4);
-    (void)strcpy(to + FILE_BYTES / 3 * 4, "\"");
+    memset(text + head, 'A', len);
+    text[(size_t)head + len] = '"';
     return text;
 }
 
 static void print_table(bool with_plan)
 {
-    struct cell cell = {.policy = malloc(POLICY_BYTES), .request = malloc(POLICY_BYTES)};
+    struct cell cell = {.policy = bench_alloc(POLICY_BYTES, 1),
+                        .request = bench_alloc(POLICY_BYTES, 1)};
     const char *payload = make_payload();
 
-    if (!cell.policy || !cell.request)
-        die("out of memory");
     (void)printf("| policy | entries |%s%s\n|---|---|%s%s\n", with_plan ? " plan |" : "",
                  client ? " cold | warm metadata | warm read | warm write |" : "",
                  with_plan ? "---|" : "", client ? "---|---|---|---|" : "");
@@ -529,6 +463,7 @@ int main(int argc, char **argv)
     }
     if ((plan_only || patterns) == (optind < argc))
         usage();
+    (void)atexit(clean_up);
     make_disk();
     if (patterns) {
         print_patterns();
@@ -538,6 +473,5 @@ int main(int argc, char **argv)
     if (!plan_only)
         start_server(argv + optind, argc - optind);
     print_table(!no_plan);
-    clean_up();
     return 0;
 }
