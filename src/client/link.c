@@ -282,8 +282,9 @@ static int send_line(struct bly_link *link, const char *text, size_t len, uint64
     for (size_t at = 0; r == 0 && at <= len;) {
         size_t n = len - at < PIECE - 1 ? len - at : PIECE - 1;
 
-        for (size_t i = 0; i < n; i++)
-            piece[i] = text[at + i] == '\n' ? ' ' : (uint8_t)text[at + i];
+        memcpy(piece, text + at, n);
+        for (uint8_t *feed = piece; (feed = memchr(feed, '\n', (size_t)(piece + n - feed)));)
+            *feed = ' ';
         at += n;
         if (at == len) {
             piece[n++] = '\n';
