@@ -11,7 +11,8 @@
  * The last one says what planning for a program costs with a deny pattern over 10,000 files.
  *
  * "--listen ws://127.0.0.1:PORT" is appended to the command. Times are medians, in microseconds, of
- * request sent to answer read; requests are put together before the clock starts.
+ * request sent to answer read; requests are put together before the clock starts. Warm ones are
+ * sampled in turns over all sizes, so that what else the machine does falls on all of them alike.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -25,6 +26,7 @@
 #include <unistd.h>
 
 #include "bailey/client.h"
+#include "bare.h"
 #include "base/cleanup.h"
 #include "base/err.h"
 #include "sandbox/plan/kept.h"
@@ -36,6 +38,7 @@ enum {
     SAMPLES = 2000,
     FEWEST = 5,       /* samples, however slow the server is */
     CELL_MS = 3000,   /* time for the samples of one figure */
+    TURN = 50,        /* samples of one size before it is the next one's turn */
     START_MS = 20000, /* time for the server to come up */
     ANSWER_MS = 120000,
     POLICY_BYTES = 1 << 20,
@@ -43,23 +46,30 @@ enum {
 };
 
 static const unsigned sizes[] = {1, 16, 80, 256};
+enum { ROWS = BLY_LEN(sizes) };
 
 static unsigned only; /* this number of entries; 0: all */
 static char dir[128]; /* everything the requests touch */
-static pid_t server;
-static struct bly_client *client;
+static pid_t server, bare;
+static struct bly_client *client, *bare_client;
 
 /* ---- the disk ---- */
 
+static void end(pid_t *pid, struct bly_client **of)
+{
+    bly_client_free(*of);
+    *of = NULL;
+    if (*pid > 0) {
+        (void)kill(*pid, SIGTERM);
+        (void)waitpid(*pid, NULL, 0);
+    }
+    *pid = 0;
+}
+
 static void clean_up(void)
 {
-    bly_client_free(client);
-    client = NULL;
-    if (server > 0) {
-        (void)kill(server, SIGTERM);
-        (void)waitpid(server, NULL, 0);
-    }
-    server = 0;
+    end(&server, &client);
+    end(&bare, &bare_client);
     if (dir[0])
         bench_remove_tree(dir);
 }
@@ -150,13 +160,10 @@ static double median(double (*once)(void *arg, unsigned i), void *arg, unsigned 
     return bench_median(samples, n);
 }
 
-struct cell {
+struct row {
     enum mix mix;
     unsigned n;
-    const char *method;
-    const char *members; /* of the request, behind the path */
-    bool cold;
-    char *policy, *request; /* POLICY_BYTES each */
+    char *policy; /* POLICY_BYTES */
 };
 
 static unsigned n_policies; /* that were never seen so far */
@@ -164,14 +171,14 @@ static unsigned n_policies; /* that were never seen so far */
 static double plan_once(void *arg, unsigned i)
 {
     static const struct bly_policy_env env = {.cwd = "/"};
-    struct cell *cell = arg;
+    const struct row *row = arg;
     struct bly_policy *policy = NULL;
     struct bly_plan *plan = NULL;
     struct bly_err err = {0};
     double start, end;
 
     (void)i;
-    if (bly_policy_parse_text(cell->policy, &env, &policy, &err) < 0)
+    if (bly_policy_parse_text(row->policy, &env, &policy, &err) < 0)
         bench_die("no policy: %s", err.text);
     start = bench_clock_us(CLOCK_THREAD_CPUTIME_ID);
     if (bly_plan_make(policy, BLY_FOR_HELPER, &bly_probe_disk, NULL, 0, &plan, &err) < 0)
@@ -190,14 +197,6 @@ enum {
     TREE_FILES = 10
 }; /* files in directories in directories */
 
-static void touch(const char *path)
-{
-    FILE *file = fopen(path, "w");
-
-    if (!file || fclose(file) != 0)
-        die("cannot write %s", path);
-}
-
 static void make_tree(void)
 {
     char path[512], below[64];
@@ -211,7 +210,7 @@ static void make_tree(void)
             make_directory(0, below);
             for (unsigned k = 0; k < TREE_FILES; k++) {
                 (void)snprintf(path, sizeof(path), "%s/r000%s/%u.c", dir, below, k);
-                touch(path);
+                bench_write_file(path, "", 0);
             }
         }
     }
@@ -223,7 +222,7 @@ static void add_file(unsigned i)
     char path[512];
 
     (void)snprintf(path, sizeof(path), "%s/r000/tree/1/1/new%u.c", dir, i);
-    touch(path);
+    bench_write_file(path, "", 0);
 }
 
 static void add_match(unsigned i)
@@ -231,7 +230,7 @@ static void add_match(unsigned i)
     char path[512];
 
     (void)snprintf(path, sizeof(path), "%s/r000/tree/2/2/new%u.env", dir, i);
-    touch(path);
+    bench_write_file(path, "", 0);
 }
 
 static void add_directory(unsigned i)
@@ -257,10 +256,10 @@ static double plan_tree_once(void *arg, unsigned i)
 
     if (cell->happens)
         cell->happens(i);
-    start = read_clock(CLOCK_THREAD_CPUTIME_ID);
+    start = bench_clock_us(CLOCK_THREAD_CPUTIME_ID);
     if (bly_plan_make(cell->policy, BLY_FOR_PROCESS, &cell->probe, NULL, 0, &plan, &err) < 0)
-        die("no plan: %s", err.text);
-    end = read_clock(CLOCK_THREAD_CPUTIME_ID);
+        bench_die("no plan: %s", err.text);
+    end = bench_clock_us(CLOCK_THREAD_CPUTIME_ID);
     bly_plan_free(plan);
     return end - start;
 }
@@ -295,7 +294,7 @@ static void print_patterns(void)
         struct tree_cell cell = {.probe = bly_probe_disk, .happens = rows[i].happens};
 
         if (bly_policy_parse_text(text, &env, &cell.policy, &err) < 0)
-            die("no policy: %s", err.text);
+            bench_die("no policy: %s", err.text);
         cell.probe.kept = bly_kept_new(rows[i].max_watches);
         (void)plan_tree_once(&cell, SAMPLES);
         (void)printf("| %s | %.0f |\n", rows[i].name, median(plan_tree_once, &cell, SAMPLES / 20));
@@ -304,31 +303,88 @@ static void print_patterns(void)
     }
 }
 
-static double request_once(void *arg, unsigned i)
-{
-    struct cell *cell = arg;
-    char *method = NULL, *answer = NULL;
-    double start, end;
-    int len;
+/* ---- requests ---- */
 
-    if (cell->cold)
-        make_policy(cell->policy, cell->mix, cell->n, ++n_policies);
-    len =
-        snprintf(cell->request, POLICY_BYTES,
-                 "{\"id\":\"bench\",\"method\":\"%s\",\"params\":{\"path\":\"file://%s/r000/%s\"%s,"
-                 "\"sandbox\":%s}}",
-                 cell->method, dir, cell->members[0] ? "out" : "file", cell->members, cell->policy);
-    (void)i;
-    start = bench_now_us();
-    if (bly_client_send_raw(client, cell->request, (size_t)len) < 0 ||
-        bly_client_next_notification(client, ANSWER_MS, &method, &answer) < 0)
+static char request[POLICY_BYTES + 65536];
+
+/* `members` stand behind the path. */
+static size_t make_request(const struct row *row, const char *method, const char *members)
+{
+    return (size_t)snprintf(request, sizeof(request),
+                            "{\"id\":\"bench\",\"method\":\"%s\",\"params\":{\"path\":"
+                            "\"file://%s/r000/%s\"%s,\"sandbox\":%s}}",
+                            method, dir, members[0] ? "out" : "file", members, row->policy);
+}
+
+static double send_request(struct bly_client *to, size_t len)
+{
+    char *method = NULL, *answer = NULL;
+    double start = bench_now_us(), end;
+
+    if (bly_client_send_raw(to, request, len) < 0 ||
+        bly_client_next_notification(to, ANSWER_MS, &method, &answer) < 0)
         bench_die("the server does not answer");
     end = bench_now_us();
     if (!strstr(answer, "\"result\""))
-        bench_die("%s with %u entries: %s", cell->method, cell->n, answer);
+        bench_die("%s for %.200s", answer, request);
     free(method);
     free(answer);
     return end - start;
+}
+
+static double cold_once(void *arg, unsigned i)
+{
+    struct row *row = arg;
+
+    (void)i;
+    make_policy(row->policy, row->mix, row->n, ++n_policies);
+    return send_request(client, make_request(row, "fs/getMetadata", ""));
+}
+
+/* A warm figure in the making. */
+struct warm {
+    const struct row *row;
+    struct bly_client *to;
+    const char *method, *members;
+    double samples[SAMPLES], spent;
+    unsigned n;
+};
+
+static bool is_done(const struct warm *warm)
+{
+    return warm->n == SAMPLES || (warm->n >= FEWEST && warm->spent > CELL_MS * 1e3);
+}
+
+static void take_turn(struct warm *warm)
+{
+    size_t len = make_request(warm->row, warm->method, warm->members);
+
+    for (unsigned i = 0; i < TURN && !is_done(warm); i++) {
+        double took = send_request(warm->to, len);
+
+        warm->samples[warm->n++] = took;
+        warm->spent += took;
+    }
+}
+
+/* A column of the table: a figure for each row. */
+static void measure_warm(const struct row *rows, size_t n, struct bly_client *to,
+                         const char *method, const char *members, double *ret_figures)
+{
+    static struct warm warm[ROWS];
+    bool done = false;
+
+    for (size_t i = 0; i < n; i++)
+        warm[i] = (struct warm){.row = &rows[i], .to = to, .method = method, .members = members};
+    while (!done) {
+        done = true;
+        for (size_t i = 0; i < n; i++) {
+            take_turn(&warm[i]);
+            done = done && is_done(&warm[i]);
+        }
+    }
+    for (size_t i = 0; i < n; i++)
+        ret_figures[i] = bench_median(warm[i].samples, warm[i].n);
 }
 
 /* ---- the server ---- */
@@ -363,39 +419,20 @@ static void start_server(char **command, int n)
     }
 }
 
+static void start_bare(void)
+{
+    struct bly_client_error err;
+    char url[64];
+    unsigned port;
+
+    bare = bench_bare_start(&port);
+    (void)snprintf(url, sizeof(url), "ws://127.0.0.1:%u", port);
+    bare_client = bly_client_connect(url, NULL, ANSWER_MS, &err);
+    if (!bare_client)
+        bench_die("cannot connect to the bare server: %s", err.message);
+}
+
 /* ---- the table ---- */
-
-static void print_requests(struct cell *cell, const char *payload)
-{
-    double cold, meta, read, write;
-
-    cell->method = "fs/getMetadata";
-    cell->members = "";
-    cell->cold = true;
-    cold = median(request_once, cell, SAMPLES / 20);
-    cell->cold = false;
-    meta = median(request_once, cell, SAMPLES);
-    cell->method = "fs/readFile";
-    read = median(request_once, cell, SAMPLES);
-    cell->method = "fs/writeFile";
-    cell->members = payload;
-    write = median(request_once, cell, SAMPLES);
-    (void)printf(" %.0f | %.0f | %.0f | %.0f |", cold, meta, read, write);
-}
-
-static void print_row(struct cell *cell, bool with_plan, const char *payload)
-{
-    static const char *const names[] = {[ROOTS] = "roots", [MIXED] = "mixed"};
-
-    make_policy(cell->policy, cell->mix, cell->n, 0);
-    (void)printf("| %s | %u |", names[cell->mix], cell->n);
-    if (with_plan)
-        (void)printf(" %.0f |", median(plan_once, cell, SAMPLES / 10));
-    if (client)
-        print_requests(cell, payload);
-    (void)putchar('\n');
-    (void)fflush(stdout);
-}
 
 static char *make_payload(void)
 {
@@ -408,25 +445,57 @@ static char *make_payload(void)
     return text;
 }
 
+static void print_head(bool with_plan)
+{
+    (void)printf("| policy | entries |%s%s\n|---|---|%s%s\n", with_plan ? " plan |" : "",
+                 client ? " cold | warm metadata | warm read | warm write | bare |" : "",
+                 with_plan ? "---|" : "", client ? "---|---|---|---|---|" : "");
+}
+
+static void print_rows(struct row *rows, size_t n, bool with_plan)
+{
+    static const char *const names[] = {[ROOTS] = "roots", [MIXED] = "mixed"};
+    double plan[ROWS], cold[ROWS], meta[ROWS], read[ROWS], write[ROWS], least[ROWS];
+
+    for (size_t i = 0; i < n; i++) {
+        make_policy(rows[i].policy, rows[i].mix, rows[i].n, 0);
+        plan[i] = with_plan ? median(plan_once, &rows[i], SAMPLES / 10) : 0;
+        cold[i] = client ? median(cold_once, &rows[i], SAMPLES / 20) : 0;
+    }
+    if (client) {
+        measure_warm(rows, n, client, "fs/getMetadata", "", meta);
+        measure_warm(rows, n, client, "fs/readFile", "", read);
+        measure_warm(rows, n, client, "fs/writeFile", make_payload(), write);
+        measure_warm(rows, n, bare_client, "fs/getMetadata", "", least);
+    }
+    for (size_t i = 0; i < n; i++) {
+        (void)printf("| %s | %u |", names[rows[i].mix], rows[i].n);
+        if (with_plan)
+            (void)printf(" %.0f |", plan[i]);
+        if (client)
+            (void)printf(" %.0f | %.0f | %.0f | %.0f | %.0f |", cold[i], meta[i], read[i], write[i],
+                         least[i]);
+        (void)putchar('\n');
+    }
+    (void)fflush(stdout);
+}
+
 static void print_table(bool with_plan)
 {
-    struct cell cell = {.policy = bench_alloc(POLICY_BYTES, 1),
-                        .request = bench_alloc(POLICY_BYTES, 1)};
-    const char *payload = make_payload();
+    struct row rows[ROWS];
+    size_t n = 0;
 
-    (void)printf("| policy | entries |%s%s\n|---|---|%s%s\n", with_plan ? " plan |" : "",
-                 client ? " cold | warm metadata | warm read | warm write |" : "",
-                 with_plan ? "---|" : "", client ? "---|---|---|---|" : "");
+    print_head(with_plan);
+    for (size_t i = 0; i < BLY_LEN(sizes); i++)
+        if (only == 0 || only == sizes[i])
+            rows[n++] = (struct row){.n = sizes[i], .policy = bench_alloc(POLICY_BYTES, 1)};
     for (int mix = ROOTS; mix <= MIXED; mix++) {
-        for (size_t i = 0; i < BLY_LEN(sizes); i++) {
-            cell.mix = (enum mix)mix;
-            cell.n = sizes[i];
-            if (only == 0 || only == cell.n)
-                print_row(&cell, with_plan, payload);
-        }
+        for (size_t i = 0; i < n; i++)
+            rows[i].mix = (enum mix)mix;
+        print_rows(rows, n, with_plan);
     }
-    free(cell.policy);
-    free(cell.request);
+    for (size_t i = 0; i < n; i++)
+        free(rows[i].policy);
 }
 
 static _Noreturn void usage(void)
@@ -470,8 +539,10 @@ int main(int argc, char **argv)
         clean_up();
         return 0;
     }
-    if (!plan_only)
+    if (!plan_only) {
         start_server(argv + optind, argc - optind);
+        start_bare();
+    }
     print_table(!no_plan);
     return 0;
 }

@@ -70,9 +70,10 @@ static void put_frame(struct wire *wire, enum bly_ws_opcode opcode, bool fin, co
 
     make_mask(mask);
     (void)bly_buf_add(&wire->out, head, bly_ws_put_header(head, opcode, fin, len, mask));
-    if (bly_buf_add(&wire->out, data, len) < 0)
+    if (bly_buf_reserve(&wire->out, len) < 0)
         bench_die("a message of %zu bytes is more than can be sent", len);
-    bly_ws_mask(wire->out.data + wire->out.len - len, len, mask, 0);
+    bly_ws_mask(wire->out.data + wire->out.len, data, len, mask, 0);
+    wire->out.len += len;
 }
 
 void wire_put(struct wire *wire, const void *text, size_t len)

@@ -179,12 +179,13 @@ static void upgrade(struct conn *conn)
 /* More payload of a large frame: unmasked, decoded, forgotten. */
 static void take_large(struct conn *conn)
 {
+    uint8_t *data = conn->in + conn->at;
     size_t n = conn->end - conn->at;
 
     if (n > conn->left)
         n = conn->left;
-    bly_ws_mask(conn->in + conn->at, n, conn->mask, conn->done);
-    request_feed_large(conn, conn->in + conn->at, n);
+    bly_ws_mask(data, data, n, conn->mask, conn->done);
+    request_feed_large(conn, data, n);
     conn->at += n;
     conn->done += n;
     conn->left -= n;
@@ -235,7 +236,7 @@ static bool take_frame(struct conn *conn)
     if (have < skip + len)
         return false;
     conn->at += skip + len;
-    bly_ws_mask(head + skip, len, head + skip - 4, 0);
+    bly_ws_mask(head + skip, head + skip, len, head + skip - 4, 0);
     if ((head[0] & 0x0f) == BLY_WS_TEXT)
         request_take(conn, (struct span){(char *)head + skip, (char *)head + skip + len});
     return true;
