@@ -466,7 +466,7 @@ class Server:
         return self.process.poll() is not None
 
     def stop(self):
-        """Ends it at once; its status."""
+        """Ends it at once, where SIGTERM would wait for what still runs; its status."""
         self.signal(signal.SIGINT)
         return self.wait()
 
@@ -487,10 +487,14 @@ class Server:
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
-        if not self.has_ended():
+    def __exit__(self, failed=None, *_):
+        """Ends it in an orderly way, so that a sanitizer has its say about leaks; its status counts."""
+        try:
+            status = self.process.returncode if self.has_ended() else self.stop()
+            expect(failed or status in (0, -signal.SIGKILL), f"the server ended with status {status}: {self.said()}")
+        finally:
             self.process.kill()
             self.process.wait()
-        self.process.stdout.close()
-        self.log.close()
-        shutil.rmtree(self.dir, ignore_errors=True)
+            self.process.stdout.close()
+            self.log.close()
+            shutil.rmtree(self.dir, ignore_errors=True)
