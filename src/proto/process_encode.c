@@ -116,7 +116,7 @@ int bly_proto_add_output(struct bly_buf *buf, const char *process_id, size_t len
                          int stream, const uint8_t *data, size_t n)
 {
     /* Growing once is enough, unless the id has to be escaped. */
-    bly_buf_reserve(buf, len + bly_base64_len(n) + 2 * CHUNK_ROOM);
+    bly_buf_reserve(buf, len + bly_base64_len(n) + (size_t)2 * CHUNK_ROOM);
     BLY_ADD(buf, "{\"method\":\"process/output\",\"params\":{\"processId\":");
     bly_json_add_str(buf, process_id, len);
     BLY_ADD(buf, ",\"seq\":");

@@ -64,7 +64,7 @@ static char *make_provider_id(void)
     sha256_update(&ctx, (size_t)m, (const uint8_t *)user);
     sha256_digest(&ctx, sizeof(digest), digest);
 
-    (void)strcpy(id, "sha256:");
+    memcpy(id, "sha256:", sizeof("sha256:"));
     for (size_t i = 0; i < sizeof(digest); i++)
         (void)snprintf(id + sizeof("sha256:") - 1 + 2 * i, 3, "%02x", digest[i]);
     return id;

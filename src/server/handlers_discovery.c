@@ -12,6 +12,8 @@
 #include "sandbox/policy/policy.h"
 #include "server/internal.h"
 
+enum { URI_MAX = BLY_ERR_TEXT_MAX + 3 * BLY_PATH_MAX }; /* a path as a URI, escaped */
+
 /*
  * One root after the other, one file after the other: at any time a single request to the file
  * system is under way, so that the call can be cancelled like any other. proto/discovery knows what
@@ -146,8 +148,8 @@ static void add_error(struct bly_call *call, const char *before, const char *aft
     struct bly_discover *discover = call->discover;
     bly_autobuf struct bly_buf uri, text;
 
-    bly_buf_init(&uri, BLY_ERR_TEXT_MAX + 3 * BLY_PATH_MAX);
-    bly_buf_init(&text, 2 * (BLY_ERR_TEXT_MAX + 3 * BLY_PATH_MAX));
+    bly_buf_init(&uri, URI_MAX);
+    bly_buf_init(&text, (size_t)2 * URI_MAX);
     if (root->path)
         bly_path_to_uri(&uri, root->path);
     else

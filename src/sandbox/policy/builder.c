@@ -122,7 +122,7 @@ static char *join_pattern(const char *base, const char *pattern)
         return NULL;
     memcpy(full, escaped, len);
     full[len] = '/';
-    strcpy(full + len + 1, pattern);
+    memcpy(full + len + 1, pattern, strlen(pattern) + 1);
     return full;
 }
 

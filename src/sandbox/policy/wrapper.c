@@ -1,5 +1,6 @@
 #include "sandbox/policy/wrapper.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -330,14 +331,16 @@ int bly_wrapper_parse(char *const *argv, size_t argc, const struct bly_policy_en
 
     if (r == 0)
         r = check_options(&options, err);
-    if (r == 0)
-        r = native_path("--sandbox-policy-cwd is not absolute:", options.policy_cwd, &policy_cwd,
-                        err);
+    if (r < 0)
+        return r;
+    assert(options.policy_cwd); /* check_options() wants it */
+    r = native_path("--sandbox-policy-cwd is not absolute:", options.policy_cwd, &policy_cwd, err);
     if (r == 0 && options.command_cwd)
         r = native_path("--command-cwd is not absolute:", options.command_cwd, &command_cwd, err);
     if (r < 0)
         return r;
 
+    assert(policy_cwd);
     inner.cwd = policy_cwd;
     r = parse_policy(&options, &inner, &wrapper.policy, err);
     if (r == -EINVAL)
