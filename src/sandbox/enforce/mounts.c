@@ -1,9 +1,12 @@
 /*
- * The file view. Everything is a descriptor: the source is opened on the host below the descriptor
- * of the old root and compared with what the plan saw, cloned detached, given its attributes while
- * nobody can see it, and attached to a mount point opened below the descriptor of the new root. No
- * path is used twice, and nothing is ever created on the host: mount points that do not exist are
- * made in one private tmpfs, the stage, parts of which are shown read-only.
+ * The file view. Everything is a descriptor: the source is cloned detached from the host, below the
+ * descriptor of the old root, compared with what the plan saw, given its attributes while nobody
+ * can see it, and attached to a mount point below the descriptor of the new root. No path is used
+ * twice, no symlink is crossed, and nothing is ever created on the host: mount points that do not
+ * exist are made in one private tmpfs, the stage, parts of which are shown read-only.
+ *
+ * Steps come shallow first and then by name, so most of them are neighbours. The directory of the
+ * one before is kept open, and a root costs a handful of system calls however deep it lies.
  */
 #include "sandbox/enforce/enforce_internal.h"
 
@@ -21,6 +24,7 @@
 
 #include "base/cleanup.h"
 #include "base/err.h"
+#include "base/path.h"
 #include "sandbox/plan/plan_internal.h"
 
 /* Directories and files of the stage. */
@@ -37,6 +41,13 @@ static const uint64_t quiet = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
 static const uint64_t dead =
     MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
 
+/* The directory in which the step before had its entry, opened in one of three trees. */
+struct nearby {
+    char *dir; /* NULL: none */
+    uint32_t on;
+    int fd;
+};
+
 struct build {
     const struct bly_plan *plan;
     int lock_fd;
@@ -45,10 +56,21 @@ struct build {
     int dead_fd;  /* the same, read-only: what is cloned from here is born so */
     int root_fd;  /* "/" of the view */
     bool has_proc;
+    struct nearby on_host, in_stage, in_view;
 };
+
+static void forget(struct nearby *near)
+{
+    free(near->dir);
+    near->dir = NULL;
+    near->fd = bly_close(near->fd);
+}
 
 static void build_deinit(struct build *b)
 {
+    forget(&b->on_host);
+    forget(&b->in_stage);
+    forget(&b->in_view);
     b->host_fd = bly_close(b->host_fd);
     b->stage_fd = bly_close(b->stage_fd);
     b->dead_fd = bly_close(b->dead_fd);
@@ -99,6 +121,48 @@ static int open_below(int root_fd, const char *path)
     return fd;
 }
 
+/* Whether it is the directory of a step; the same path may lie on two surfaces of the stage. */
+static bool is_near(const struct nearby *near, const struct bly_step *step, size_t dir_len)
+{
+    return near->dir && near->on == step->on && strncmp(near->dir, step->path, dir_len) == 0 &&
+           near->dir[dir_len] == '\0';
+}
+
+static size_t dir_length(const char *path)
+{
+    size_t len = (size_t)(bly_path_base(path) - path);
+
+    return len > 1 ? len - 1 : 1;
+}
+
+static int keep_near(struct nearby *near, const struct bly_step *step, int fd)
+{
+    forget(near);
+    if (fd < 0)
+        return -1;
+    near->dir = strndup(step->path, dir_length(step->path));
+    near->on = step->on;
+    near->fd = fd;
+    if (near->dir)
+        return fd;
+    forget(near);
+    errno = ENOMEM;
+    return -1;
+}
+
+/* The directory of a step's entry, below `root_fd`. Borrowed until the next call; negative: errno
+ * is set. */
+static int open_near(struct nearby *near, const struct bly_step *step, int root_fd)
+{
+    size_t len = dir_length(step->path);
+    bly_autofree char *dir = NULL;
+
+    if (is_near(near, step, len))
+        return near->fd;
+    dir = strndup(step->path, len);
+    return keep_near(near, step, dir ? open_below(root_fd, dir) : -1);
+}
+
 static int set_attributes(int tree_fd, uint64_t set, bool recursive)
 {
     struct mount_attr attr = {.attr_set = set};
@@ -107,10 +171,11 @@ static int set_attributes(int tree_fd, uint64_t set, bool recursive)
                          sizeof(attr));
 }
 
-static int attach(int tree_fd, int target_fd)
+/* On the entry `name` of a directory, which is not followed, or with "" on what `fd` refers to. */
+static int attach(int tree_fd, int fd, const char *name)
 {
-    return move_mount(tree_fd, "", target_fd, "",
-                      MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+    return move_mount(tree_fd, "", fd, name,
+                      MOVE_MOUNT_F_EMPTY_PATH | (*name ? 0 : MOVE_MOUNT_T_EMPTY_PATH));
 }
 
 struct option {
@@ -184,7 +249,7 @@ static int make_stage_entries(struct build *b, struct bly_err *err)
     dead_dir = openat(b->stage_fd, STAGE_DEAD, O_PATH | O_DIRECTORY | O_CLOEXEC);
     b->dead_fd = open_tree(b->stage_fd, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
     if (dead_dir < 0 || b->dead_fd < 0 || set_attributes(b->dead_fd, dead, false) < 0 ||
-        attach(b->dead_fd, dead_dir) < 0)
+        attach(b->dead_fd, dead_dir, "") < 0)
         return bly_fail_sys(err, errno, "cannot make a read-only view of the private tmpfs");
     return 0;
 }
@@ -208,7 +273,7 @@ static int make_stage(struct build *b, struct bly_err *err)
     anchor = anchor_of(b, err);
     if (anchor < 0)
         return anchor;
-    if (attach(b->stage_fd, anchor) < 0)
+    if (attach(b->stage_fd, anchor, "") < 0)
         return bly_fail_sys(err, errno, "cannot attach the private tmpfs");
     return make_stage_entries(b, err);
 }
@@ -251,6 +316,28 @@ static int make_parents(int stage_fd, char *path, mode_t mode, struct bly_err *e
     return 0;
 }
 
+/* The directory of a step's entry on its private surface, made if need be. Borrowed as above. */
+static int open_in_stage(struct build *b, const struct bly_step *step, mode_t mode,
+                         struct bly_err *err)
+{
+    const char *rest = step->path + (step->on == 0 ? 0 : strlen(b->plan->steps[step->on].path));
+    char base[STAGE_NAME_MAX];
+    bly_autofree char *path = NULL;
+    int fd, r;
+
+    if (is_near(&b->in_stage, step, dir_length(step->path)))
+        return b->in_stage.fd;
+    stage_name(b->plan, step->on, base);
+    if (asprintf(&path, "/%s%s", base, rest) < 0)
+        return bly_fail_sys(err, ENOMEM, "cannot make a mount point");
+    r = make_parents(b->stage_fd, path + 1, mode, err);
+    if (r < 0)
+        return r;
+    *strrchr(path, '/') = '\0';
+    fd = keep_near(&b->in_stage, step, open_below(b->stage_fd, path));
+    return fd < 0 ? bly_fail_sys(err, errno, "cannot open the directory made for it") : fd;
+}
+
 /*
  * Makes what step `i` will be mounted on, or the symlink that it is, if it lies on a private
  * surface.
@@ -259,28 +346,24 @@ static int make_mount_point(struct build *b, size_t i, bool dir, struct bly_err 
 {
     const struct bly_step *step = &b->plan->steps[i];
     const struct bly_step *on = &b->plan->steps[step->on];
-    const char *rest = step->path + (step->on == 0 ? 0 : strlen(on->path));
-    char base[STAGE_NAME_MAX];
-    bly_autofree char *path = NULL;
-    int r;
+    const char *name = bly_path_base(step->path);
+    /* What is denied may be passed through and not listed. */
+    mode_t mode = on->mode == 0111 ? 0111 : 0755;
+    int parent, r;
 
     if (!bly_step_is_private(on))
         return 0;
-    stage_name(b->plan, step->on, base);
-    if (asprintf(&path, "%s%s", base, rest) < 0)
-        return bly_fail_sys(err, ENOMEM, "cannot make a mount point");
-    /* What is denied may be passed through and not listed. */
-    r = make_parents(b->stage_fd, path, on->mode == 0111 ? 0111 : 0755, err);
-    if (r < 0)
-        return r;
+    parent = open_in_stage(b, step, mode, err);
+    if (parent < 0)
+        return parent;
     if (step->kind == BLY_STEP_LINK) {
-        r = symlinkat(step->text, b->stage_fd, path);
+        r = symlinkat(step->text, parent, name);
     } else if (dir) {
-        r = mkdirat(b->stage_fd, path, on->mode == 0111 ? 0111 : 0755);
+        r = mkdirat(parent, name, mode);
         if (r < 0 && errno == EEXIST)
             r = 0;
     } else {
-        r = openat(b->stage_fd, path, O_CREAT | O_EXCL | O_NOFOLLOW | O_RDONLY | O_CLOEXEC, 0444);
+        r = openat(parent, name, O_CREAT | O_EXCL | O_NOFOLLOW | O_RDONLY | O_CLOEXEC, 0444);
         if (r >= 0)
             (void)bly_close(r), r = 0;
     }
@@ -289,53 +372,59 @@ static int make_mount_point(struct build *b, size_t i, bool dir, struct bly_err 
 
 /* ---- sources and targets ---- */
 
-static bool is_same(const struct stat *st, const struct bly_node *node)
+/* What the descriptor refers to is what the plan saw, or there is an error. */
+static int check_same(int fd, const struct bly_step *step, struct bly_err *err)
 {
-    return st->st_dev == node->dev && st->st_ino == node->ino;
+    struct stat st;
+
+    if (fstat(fd, &st) < 0)
+        return bly_fail_sys(err, errno, "cannot stat it");
+    if (st.st_dev != step->node.dev || st.st_ino != step->node.ino)
+        return bly_fail(err, BLY_ERR_SYSTEM, ESTALE, "it was replaced by something else meanwhile");
+    return 0;
 }
 
 int bly_mounts_open_source(int host_fd, const struct bly_step *step, struct bly_err *err)
 {
     bly_autofd int fd = open_below(host_fd, step->path);
-    struct stat st;
+    int r = fd < 0 ? bly_fail_sys(err, errno, "cannot open it") : check_same(fd, step, err);
 
-    if (fd < 0)
-        return bly_fail_sys(err, errno, "cannot open it");
-    if (fstat(fd, &st) < 0)
-        return bly_fail_sys(err, errno, "cannot stat it");
-    if (!is_same(&st, &step->node))
-        return bly_fail(err, BLY_ERR_SYSTEM, ESTALE, "it was replaced by something else meanwhile");
-    return bly_take_fd(&fd);
+    return r < 0 ? r : bly_take_fd(&fd);
 }
 
-/* Opens the mount point of a step in the view. On the host's own tree it must be what the plan
- * saw; on a private surface it was just made; in a procfs it has no lasting identity. */
-static int open_target(struct build *b, const struct bly_step *step, struct bly_err *err)
+/* Attaches `tree` where the host has an entry of its own, which must be what the plan saw. */
+static int cover_entry(int dir_fd, const struct bly_step *step, int tree_fd, struct bly_err *err)
 {
-    const struct bly_step *on = &b->plan->steps[step->on];
-    bly_autofd int fd = open_below(b->root_fd, step->path);
-    struct stat st;
-
-    if (fd < 0)
-        return bly_fail_sys(err, errno, "cannot open the mount point");
-    if (bly_step_is_private(on) || on->kind == BLY_STEP_PROC)
-        return bly_take_fd(&fd);
-    if (fstat(fd, &st) < 0)
-        return bly_fail_sys(err, errno, "cannot stat the mount point");
-    if (!is_same(&st, &step->node))
-        return bly_fail(err, BLY_ERR_SYSTEM, ESTALE, "it was replaced by something else meanwhile");
-    return bly_take_fd(&fd);
-}
-
-static int place(struct build *b, const struct bly_step *step, int tree_fd, struct bly_err *err)
-{
-    bly_autofd int target = open_target(b, step, err);
+    bly_autofd int target =
+        openat(dir_fd, bly_path_base(step->path), O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    int r;
 
     if (target < 0)
-        return target;
-    if (attach(tree_fd, target) < 0)
-        return bly_fail_sys(err, errno, "cannot attach it");
-    return 0;
+        return bly_fail_sys(err, errno, "cannot open the mount point");
+    r = check_same(target, step, err);
+    if (r == 0 && attach(tree_fd, target, "") < 0)
+        r = bly_fail_sys(err, errno, "cannot attach it");
+    return r;
+}
+
+/* On the host's own tree the mount point must be what the plan saw; on a private surface it was
+ * just made; in a procfs it has no lasting identity. */
+static int place(struct build *b, const struct bly_step *step, int tree_fd, struct bly_err *err)
+{
+    const struct bly_step *on = &b->plan->steps[step->on];
+    int dir_fd = open_near(&b->in_view, step, b->root_fd);
+    int r = 0;
+
+    if (dir_fd < 0)
+        return bly_fail_sys(err, errno, "cannot open the directory of the mount point");
+    if (!bly_step_is_private(on) && on->kind != BLY_STEP_PROC)
+        r = cover_entry(dir_fd, step, tree_fd, err);
+    else if (attach(tree_fd, dir_fd, bly_path_base(step->path)) < 0)
+        r = bly_fail_sys(err, errno, "cannot attach it");
+    /* What was opened there lies under the new mount now. */
+    if (b->in_view.dir && bly_path_is_within(b->in_view.dir, step->path))
+        forget(&b->in_view);
+    return r;
 }
 
 /* ---- steps ---- */
@@ -359,27 +448,41 @@ static int check_writable(int fd, struct bly_err *err)
     return 0;
 }
 
+/* Cloned by name and looked at then: what came is what is attached, whoever exchanges the name. */
+static int clone_entry(struct build *b, const struct bly_step *step, bool recursive,
+                       struct bly_err *err)
+{
+    bool is_root = step->path[1] == '\0';
+    int dir_fd = is_root ? b->host_fd : open_near(&b->on_host, step, b->host_fd);
+    bly_autofd int tree = -EBADF;
+    int r;
+
+    if (dir_fd < 0)
+        return bly_fail_sys(err, errno, "cannot open the directory it is in");
+    tree = open_tree(dir_fd, bly_path_base(step->path),
+                     OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT |
+                         (is_root ? AT_EMPTY_PATH : 0) | (recursive ? AT_RECURSIVE : 0));
+    if (tree < 0)
+        return bly_fail_sys(err, errno, "cannot clone it");
+    r = check_same(tree, step, err);
+    return r < 0 ? r : bly_take_fd(&tree);
+}
+
 static int clone_host(struct build *b, const struct bly_step *step, int *ret_fd,
                       struct bly_err *err)
 {
     bool recursive = step->kind != BLY_STEP_PIN_LINK;
     uint64_t attributes = quiet | (is_writable_kind(step->kind) ? 0 : MOUNT_ATTR_RDONLY);
-    bly_autofd int source = bly_mounts_open_source(b->host_fd, step, err);
-    bly_autofd int tree = -EBADF;
+    bly_autofd int tree = clone_entry(b, step, recursive, err);
 
-    if (source < 0)
-        return source;
+    if (tree < 0)
+        return tree;
     if (step->kind == BLY_STEP_WRITE && step->path[1] != '\0') {
-        int r = check_writable(source, err);
+        int r = check_writable(tree, err);
 
         if (r < 0)
             return r;
     }
-    tree = open_tree(source, "",
-                     OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH |
-                         (recursive ? AT_RECURSIVE : 0));
-    if (tree < 0)
-        return bly_fail_sys(err, errno, "cannot clone it");
     if (set_attributes(tree, attributes, recursive) < 0)
         return bly_fail_sys(err, errno, "cannot make it %s",
                             is_writable_kind(step->kind) ? "nosuid and nodev" : "read-only");
@@ -465,17 +568,17 @@ static int do_proc(struct build *b, size_t i, struct bly_err *err)
 /* A part of the view's procfs, bound onto itself and read-only. */
 static int do_proc_read(struct build *b, size_t i, struct bly_err *err)
 {
-    bly_autofd int target = open_target(b, &b->plan->steps[i], err);
+    bly_autofd int target = open_below(b->root_fd, b->plan->steps[i].path);
     bly_autofd int tree = -EBADF;
 
     if (target < 0)
-        return target;
+        return bly_fail_sys(err, errno, "cannot open the mount point");
     tree = open_tree(target, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
     if (tree < 0)
         return bly_fail_sys(err, errno, "cannot clone it");
     if (set_attributes(tree, MOUNT_ATTR_RDONLY, false) < 0)
         return bly_fail_sys(err, errno, "cannot make it read-only");
-    if (attach(tree, target) < 0)
+    if (attach(tree, target, "") < 0)
         return bly_fail_sys(err, errno, "cannot attach it");
     return 0;
 }
@@ -526,7 +629,7 @@ static int bind_device(struct build *b, int host_dev, int stage_dev, const struc
     if (r < 0)
         return r;
     target = openat(stage_dev, device->name, O_CREAT | O_EXCL | O_RDONLY | O_CLOEXEC, 0444);
-    if (target < 0 || attach(tree, target) < 0)
+    if (target < 0 || attach(tree, target, "") < 0)
         return bly_fail_sys(err, errno, "cannot place the device %s", device->name);
     return bly_lock_allow(b->lock_fd, tree, BLY_LOCK_DEVICE, err);
 }
@@ -560,7 +663,7 @@ static int place_pts(struct build *b, int dev_tree, struct bly_err *err)
     if (r < 0)
         return r;
     target = openat(dev_tree, "pts", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (target < 0 || attach(tree, target) < 0)
+    if (target < 0 || attach(tree, target, "") < 0)
         return bly_fail_sys(err, errno, "cannot place pts");
     return bly_lock_allow(b->lock_fd, tree, BLY_LOCK_DEVICE, err);
 }
@@ -686,7 +789,7 @@ static int make_root(struct build *b, struct bly_err *err)
     }
     if (r < 0)
         return r;
-    if (attach(b->root_fd, b->host_fd) < 0)
+    if (attach(b->root_fd, b->host_fd, "") < 0)
         return bly_fail_sys(err, errno, "cannot attach the new root");
     return bly_lock_allow(b->lock_fd, b->root_fd, rights, err);
 }
@@ -771,7 +874,10 @@ int bly_mounts_enter(const struct bly_plan *plan, int lock_fd, bool *ret_has_pro
                                                              .stage_fd = -1,
                                                              .dead_fd = -1,
                                                              .root_fd = -1,
-                                                             .has_proc = true};
+                                                             .has_proc = true,
+                                                             .on_host.fd = -1,
+                                                             .in_stage.fd = -1,
+                                                             .in_view.fd = -1};
     mode_t mask = umask(0);
     int r = begin(&b, err);
 
