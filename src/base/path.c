@@ -426,9 +426,16 @@ size_t bly_path_depth(const char *path)
 
     if (path[1] == '\0')
         return 0;
-    for (; *path; path++)
-        n += *path == '/';
+    while ((path = strchr(path, '/')) != NULL)
+        n++, path++;
     return n;
+}
+
+char *bly_path_parent(const char *path)
+{
+    size_t len = (size_t)(bly_path_base(path) - path);
+
+    return strndup(path, len > 1 ? len - 1 : 1);
 }
 
 const char *bly_path_base(const char *path)

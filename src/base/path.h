@@ -51,5 +51,8 @@ char *bly_path_join(const char *dir, const char *rest);
 /* Number of components; "/" has 0. */
 size_t bly_path_depth(const char *path);
 
+/* The directory that holds `path`, "/" for "/" itself. NULL: out of memory. */
+char *bly_path_parent(const char *path);
+
 /* Last component (borrowed, inside `path`); "" for "/". */
 const char *bly_path_base(const char *path);

@@ -17,15 +17,46 @@
 static const struct bly_mount *mount_of(const struct bly_mounts *mounts, const char *path)
 {
     const struct bly_mount *best = NULL;
+    size_t best_len = 0, path_len = strlen(path);
 
     for (size_t i = 0; i < mounts->n; i++) {
         const struct bly_mount *m = &mounts->items[i];
 
-        if (bly_path_is_within(path, m->point) &&
-            (!best || strlen(m->point) >= strlen(best->point)))
+        /* One of this length can only hold a path that has a slash there, or its end. */
+        if (m->point_len < best_len || m->point_len > path_len ||
+            (m->point_len > 1 && path[m->point_len] != '/' && path[m->point_len] != '\0'))
+            continue;
+        if (bly_path_is_within(path, m->point)) {
             best = m;
+            best_len = m->point_len;
+        }
     }
     return best;
+}
+
+static int compare_devices(const void *a, const void *b)
+{
+    const struct bly_mount *const *x = a, *const *y = b;
+
+    return strcmp((*x)->device, (*y)->device);
+}
+
+/* Marks the mounts of file systems that are mounted more than once. Returns 1 if there are any, 0;
+ * -ENOMEM. */
+static int find_twins(struct bly_mounts *mounts)
+{
+    bly_autofree struct bly_mount **order = calloc(mounts->n + 1, sizeof(*order));
+    int any = 0;
+
+    if (!order)
+        return -ENOMEM;
+    for (size_t i = 0; i < mounts->n; i++)
+        order[i] = &mounts->items[i];
+    qsort(order, mounts->n, sizeof(*order), compare_devices);
+    for (size_t i = 1; i < mounts->n; i++)
+        if (strcmp(order[i - 1]->device, order[i]->device) == 0)
+            any = order[i - 1]->has_twin = order[i]->has_twin = true;
+    return any;
 }
 
 /* What is left of `path` behind `dir`, without a leading slash. */
@@ -59,8 +90,8 @@ static bool same_object(struct bly_draft *draft, const char *a, const char *b)
         return false;
     if (bly_draft_look(draft, a, &node, NULL) < 0 || node.type != BLY_NODE_ABSENT)
         return true;
-    dir_a = bly_path_join(a, "..");
-    dir_b = bly_path_join(b, "..");
+    dir_a = bly_path_parent(a);
+    dir_b = bly_path_parent(b);
     return dir_a && dir_b && strcmp(bly_path_base(a), bly_path_base(b)) == 0 &&
            same_node(draft, dir_a, dir_b);
 }
@@ -117,7 +148,7 @@ static int check_rule(struct bly_draft *draft, const struct bly_mounts *mounts, 
     bly_autofree char *in_fs = NULL;
     int r = 0;
 
-    if (!home)
+    if (!home || !home->has_twin)
         return 0;
     in_fs = join(home->root, behind(path, home->point));
     if (!in_fs)
@@ -198,25 +229,33 @@ static int mark_mounts(struct bly_draft *draft, const struct bly_mounts *mounts,
     return bly_draft_mark(draft, BLY_MARK_MOUNTS, BLY_MOUNTS_PATH, &none, text, err);
 }
 
+static int restrict_aliases(struct bly_draft *draft, struct bly_mounts *mounts, struct bly_err *err)
+{
+    struct bly_policy *before;
+    int r = find_twins(mounts);
+
+    if (r == 0)
+        return 0;
+    before = r < 0 ? NULL : bly_policy_copy(draft->plan->policy); /* the rules move meanwhile */
+    if (!before)
+        return bly_fail_sys(err, ENOMEM, "cannot plan the sandbox");
+    r = 0;
+    for (size_t i = 0; r == 0 && i < before->n_rules; i++)
+        if (restricts(before, &before->rules[i]))
+            r = check_rule(draft, mounts, before->rules[i].path, before->rules[i].access, err);
+    bly_policy_unref(before);
+    return r;
+}
+
 int bly_draft_aliases(struct bly_draft *draft, struct bly_err *err)
 {
     __attribute__((cleanup(bly_mounts_deinit))) struct bly_mounts mounts = {0};
-    struct bly_policy *policy = draft->plan->policy;
-    struct bly_policy *before;
     int r = bly_mounts_read(draft->probe, &mounts, err);
 
     if (r == 0)
         r = mark_mounts(draft, &mounts, err);
-
-    if (r < 0)
-        return r;
-    before = bly_policy_copy(policy); /* the rules move while aliases are added */
-    if (!before)
-        return bly_fail_sys(err, ENOMEM, "cannot plan the sandbox");
-    for (size_t i = 0; r == 0 && i < before->n_rules; i++)
-        if (restricts(before, &before->rules[i]))
-            r = check_rule(draft, &mounts, before->rules[i].path, before->rules[i].access, err);
-    bly_policy_unref(before);
+    if (r == 0)
+        r = restrict_aliases(draft, &mounts, err);
     /* Last: its rules have no aliases, all of procfs is one object. */
     return r < 0 ? r : close_foreign_proc(draft, &mounts, err);
 }

@@ -8,8 +8,11 @@
 
 void *bly_list_add(void *array, size_t *n, size_t size)
 {
-    char *grown = reallocarray(array, *n + 1, size);
+    char *grown = array;
 
+    /* Grows by doubling: the room is a power of two, or more where elements were taken away. */
+    if ((*n & (*n - 1)) == 0)
+        grown = reallocarray(array, *n ? 2 * *n : 1, size);
     if (!grown)
         return NULL;
     memset(grown + *n * size, 0, size);
@@ -129,6 +132,11 @@ int bly_draft_mark_spot(struct bly_draft *draft, const struct bly_spot *spot, st
 {
     static const struct bly_node absent = {0};
 
+    /* Rules are walked more than once. */
+    if (spot->seen && spot->seen->marked)
+        return 0;
+    if (spot->seen)
+        spot->seen->marked = true;
     switch (spot->state) {
     case BLY_SPOT_FOUND:
         return bly_draft_mark(draft, BLY_MARK_NODE, spot->path, &spot->node, NULL, err);

@@ -22,7 +22,8 @@ void bly_names_keep_topmost(struct bly_names *names); /* sorts; what lies below 
 void bly_names_deinit(struct bly_names *names);
 bool bly_names_hold(const struct bly_names *names, const char *path); /* at or below one of them */
 
-/* Grows a malloc'ed array by one zeroed element and returns it; NULL: out of memory. */
+/* Grows an array by one zeroed element and returns it; NULL: out of memory, and it is as it was.
+ * For arrays that began as NULL and never grew in another way. */
 void *bly_list_add(void *array, size_t *n, size_t size);
 
 /*
@@ -36,17 +37,23 @@ struct bly_seen_node {
     int result; /* of the look */
     struct bly_node node;
     bool canonical; /* reached by walking: no symlink in it */
+    bool marked;    /* the plan depends on it, and knows that */
 };
 
 struct bly_seen {
     struct bly_seen_node *slots; /* NULL: no memory, and nothing is kept */
     size_t n_slots;
+    const struct bly_seen_node
+        *last_dir; /* for bly_seen_is_directory(): neighbours come together */
 };
 
 void bly_seen_init(struct bly_seen *seen, size_t expected); /* names */
-struct bly_seen_node *bly_seen_find(const struct bly_seen *seen, const char *path);
-/* A new entry, to be filled in; NULL when there is no place or no memory. */
-struct bly_seen_node *bly_seen_add(struct bly_seen *seen, const char *path);
+/* The entry for the first `len` bytes of `path`, or NULL. */
+struct bly_seen_node *bly_seen_find(const struct bly_seen *seen, const char *path, size_t len);
+/* The entry for `path`; a new one is to be filled in. NULL when there is no place or no memory. */
+struct bly_seen_node *bly_seen_get(struct bly_seen *seen, const char *path, bool *ret_new);
+/* Whether the first `len` bytes were walked and are a directory. */
+bool bly_seen_is_directory(struct bly_seen *seen, const char *path, size_t len);
 /* Length of the longest proper prefix of `path` that was walked and is a directory; 0: none. */
 size_t bly_seen_directory_above(const struct bly_seen *seen, const char *path);
 void bly_seen_deinit(struct bly_seen *seen);
@@ -73,7 +80,9 @@ struct bly_spot {
     char *path; /* canonical; what does not exist is appended as given */
     char *edge; /* MISSING: its first component that is not there, NULL below a non-directory;
                    BLOCKED: the directory that cannot be searched */
-    struct bly_node node; /* FOUND: of `path`; BLOCKED: of `edge` */
+    struct bly_node node;       /* FOUND: of `path`; BLOCKED: of `edge` */
+    struct bly_seen_node *seen; /* of `path`, where it stands in a directory that was walked before;
+                                   NULL: not known. Borrowed from the draft */
 };
 
 void bly_spot_deinit(struct bly_spot *spot);
@@ -132,6 +141,9 @@ int bly_draft_set_rule(struct bly_policy *policy, const char *path, enum bly_acc
 /* Whatever the policy shows of `path` is denied, with all rules below it, so that nothing opens it.
  */
 int bly_draft_deny_for_good(struct bly_policy *policy, const char *path, struct bly_err *err);
+
+/* A restriction of a protected name, wherever it stands. */
+bool bly_draft_is_protected(const struct bly_rule *rule);
 
 bool bly_draft_has_rule(const struct bly_policy *policy, const char *path);
 

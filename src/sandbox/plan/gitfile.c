@@ -137,9 +137,16 @@ static int follow_git(struct bly_draft *draft, const char *root, const struct bl
 static int follow_name(struct bly_draft *draft, const char *name, struct bly_err *err)
 {
     bly_autospot struct bly_spot spot = {0};
-    bly_autofree char *root = bly_path_join(name, "..");
-    int r;
+    bly_autofree char *root = NULL;
+    struct bly_node node = {0};
+    int r = bly_draft_look(draft, name, &node, err);
 
+    /* Most are not there, and were marked as missing when the rule was walked. */
+    if (r == 0 && node.type == BLY_NODE_ABSENT)
+        return 0;
+    if (r < 0 && r != -EACCES)
+        return r;
+    root = bly_path_parent(name);
     if (!root)
         return bly_fail_sys(err, ENOMEM, "cannot plan %s", name);
     if (bly_draft_parent_access(draft->plan->policy, name) != BLY_ACCESS_WRITE)
@@ -150,16 +157,6 @@ static int follow_name(struct bly_draft *draft, const char *name, struct bly_err
     return follow_git(draft, root, &spot, err);
 }
 
-static bool is_protected(const struct bly_rule *rule)
-{
-    if (rule->access != BLY_ACCESS_READ)
-        return false;
-    for (size_t i = 0; bly_policy_protected_names[i]; i++)
-        if (strcmp(bly_path_base(rule->path), bly_policy_protected_names[i]) == 0)
-            return true;
-    return false;
-}
-
 int bly_draft_pointers(struct bly_draft *draft, struct bly_err *err)
 {
     struct bly_names names = {0};
@@ -168,7 +165,8 @@ int bly_draft_pointers(struct bly_draft *draft, struct bly_err *err)
 
     /* Following adds rules, so the names are collected first. */
     for (size_t i = 0; i < policy->n_rules; i++)
-        if (is_protected(&policy->rules[i]) && bly_names_add(&names, policy->rules[i].path) < 0)
+        if (bly_draft_is_protected(&policy->rules[i]) &&
+            bly_names_add(&names, policy->rules[i].path) < 0)
             r = bly_fail_sys(err, ENOMEM, "cannot plan the sandbox");
     for (size_t i = 0; r == 0 && i < names.n; i++)
         r = follow_name(draft, names.items[i], err);

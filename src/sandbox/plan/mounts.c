@@ -55,7 +55,11 @@ static bool parse_mount(char *line, struct bly_mount *ret)
         return false;
     unescape(fields[3]);
     unescape(fields[4]);
-    *ret = (struct bly_mount){fields[2], fields[3], fields[4], word};
+    *ret = (struct bly_mount){.device = fields[2],
+                              .root = fields[3],
+                              .point = fields[4],
+                              .type = word,
+                              .point_len = strlen(fields[4])};
     return true;
 }
 

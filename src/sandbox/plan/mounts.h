@@ -3,6 +3,7 @@
 /*
  * The host's mount table. For sandbox/plan only. Blocks as the probe does.
  */
+#include <stdbool.h>
 #include <stddef.h>
 
 struct bly_err;
@@ -10,12 +11,14 @@ struct bly_probe;
 
 #define BLY_MOUNTS_PATH "/proc/self/mountinfo"
 
-/* All borrowed from the table. */
+/* The texts are borrowed from the table. */
 struct bly_mount {
     const char *device; /* "major:minor" */
     const char *root;   /* what of the file system is mounted */
     const char *point;  /* where */
     const char *type;
+    size_t point_len;
+    bool has_twin; /* for alias.c: the same device is mounted elsewhere, too */
 };
 
 struct bly_mounts {

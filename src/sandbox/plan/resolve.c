@@ -7,19 +7,21 @@
 #include "base/err.h"
 #include "base/path.h"
 
-/* `canonical`: no directory on the way to `path` is a symlink. */
+/* `canonical`: no directory on the way to `path` is a symlink. `*ret_seen` may be NULL. */
 static int look_at(struct bly_draft *draft, const char *path, bool canonical,
-                   struct bly_node *ret_node, struct bly_err *err)
+                   struct bly_node *ret_node, struct bly_seen_node **ret_seen, struct bly_err *err)
 {
-    struct bly_seen_node *seen = bly_seen_find(&draft->seen, path);
-    int r = seen ? seen->result : draft->probe->look(draft->probe->ctx, path, ret_node);
+    bool is_new;
+    struct bly_seen_node *seen = bly_seen_get(&draft->seen, path, &is_new);
+    int r = is_new ? draft->probe->look(draft->probe->ctx, path, ret_node) : seen->result;
 
-    if (seen)
+    if (!is_new)
         *ret_node = seen->node;
-    else if ((seen = bly_seen_add(&draft->seen, path)) != NULL)
+    else if (seen)
         seen->result = r, seen->node = r == 0 ? *ret_node : (struct bly_node){0};
     if (seen)
         seen->canonical |= canonical;
+    *ret_seen = seen;
     if (r == -EACCES)
         return r;
     if (r < 0)
@@ -30,7 +32,9 @@ static int look_at(struct bly_draft *draft, const char *path, bool canonical,
 int bly_draft_look(struct bly_draft *draft, const char *path, struct bly_node *ret_node,
                    struct bly_err *err)
 {
-    return look_at(draft, path, false, ret_node, err);
+    struct bly_seen_node *seen;
+
+    return look_at(draft, path, false, ret_node, &seen, err);
 }
 
 /* The walk: `done` is canonical and names a directory, `todo` is what remains. */
@@ -167,6 +171,7 @@ static int take_component(struct bly_draft *draft, struct walk *walk, const char
     bly_autofree char *here = NULL;
     bly_autofree char *whole = NULL;
     struct bly_node node = {0};
+    struct bly_seen_node *seen;
     int r;
 
     if (strcmp(component, ".") == 0)
@@ -188,7 +193,7 @@ static int take_component(struct bly_draft *draft, struct walk *walk, const char
         return r < 0 ? r : 1;
     }
 
-    r = look_at(draft, here, true, &node, err);
+    r = look_at(draft, here, true, &node, &seen, err);
     if (r < 0 && r != -EACCES)
         return r;
     if (r == 0 && node.type == BLY_NODE_LINK && !(last && keep_last))
@@ -235,19 +240,20 @@ static int found_directory(struct bly_draft *draft, struct walk *walk, struct bl
 enum { NOT_TAKEN = 1 }; /* outcome of take_neighbour() */
 
 /* Most names of a policy stand in a directory that was walked already, and are no links. */
-static int take_neighbour(struct bly_draft *draft, const char *path, size_t dir_len, bool keep_last,
+static int take_neighbour(struct bly_draft *draft, const char *path, bool keep_last,
                           struct bly_spot *spot, struct bly_err *err)
 {
-    const char *name = path + dir_len + 1;
+    const char *name = bly_path_base(path);
     struct bly_node node = {0};
+    struct bly_seen_node *seen;
     char *copy;
     int r;
 
     /* The path may come from a pointer file, and is no path in our sense then. */
-    if (dir_len == 0 || strchr(name, '/') || !*name || strcmp(name, ".") == 0 ||
-        strcmp(name, "..") == 0)
+    if (!*name || strcmp(name, ".") == 0 || strcmp(name, "..") == 0 ||
+        !bly_seen_is_directory(&draft->seen, path, (size_t)(name - path) - 1))
         return NOT_TAKEN;
-    r = look_at(draft, path, true, &node, err);
+    r = look_at(draft, path, true, &node, &seen, err);
     if (r < 0)
         return r == -EACCES ? NOT_TAKEN : r;
     if (node.type == BLY_NODE_LINK && !keep_last)
@@ -257,6 +263,7 @@ static int take_neighbour(struct bly_draft *draft, const char *path, size_t dir_
         return bly_fail_sys(err, ENOMEM, "cannot resolve %s", path);
     r = node.type == BLY_NODE_ABSENT ? finish(spot, BLY_SPOT_MISSING, copy, path, &node)
                                      : finish(spot, BLY_SPOT_FOUND, copy, NULL, &node);
+    spot->seen = seen;
     return r < 0 ? bly_fail_sys(err, ENOMEM, "cannot resolve %s", path) : 0;
 }
 
@@ -287,8 +294,10 @@ static int walk_from(struct bly_draft *draft, const char *path, size_t known, bo
 int bly_draft_walk(struct bly_draft *draft, const char *path, bool keep_last,
                    struct bly_spot *ret_spot, struct bly_err *err)
 {
-    size_t known = bly_seen_directory_above(&draft->seen, path);
-    int r = take_neighbour(draft, path, known, keep_last, ret_spot, err);
+    int r = take_neighbour(draft, path, keep_last, ret_spot, err);
 
-    return r == NOT_TAKEN ? walk_from(draft, path, known, keep_last, ret_spot, err) : r;
+    if (r != NOT_TAKEN)
+        return r;
+    return walk_from(draft, path, bly_seen_directory_above(&draft->seen, path), keep_last, ret_spot,
+                     err);
 }

@@ -53,13 +53,12 @@ static int put_rule(struct bly_policy *policy, const char *path, enum bly_access
         return bly_fail(err, BLY_ERR_INVALID, E2BIG,
                         "the sandbox policy has more than %d rules on this disk", MAX_RULES);
 
-    rule = reallocarray(policy->rules, policy->n_rules + 1, sizeof(*rule));
+    rule = bly_list_add(policy->rules, &policy->n_rules, sizeof(*rule));
     if (!rule)
         return bly_fail_sys(err, ENOMEM, "cannot plan %s", path);
     policy->rules = rule;
     rule += at;
-    memmove(rule + 1, rule, (policy->n_rules - at) * sizeof(*rule));
-    policy->n_rules++;
+    memmove(rule + 1, rule, (policy->n_rules - 1 - at) * sizeof(*rule));
     *rule = (struct bly_rule){strdup(path), access, (uint8_t)flags, (uint32_t)bly_path_depth(path)};
     return rule->path ? 0 : bly_fail_sys(err, ENOMEM, "cannot plan %s", path);
 }
@@ -91,11 +90,16 @@ int bly_draft_deny_for_good(struct bly_policy *policy, const char *path, struct 
 enum bly_access bly_draft_parent_access(const struct bly_policy *policy, const char *path)
 {
     struct bly_policy bare = *policy;
-    bly_autofree char *parent = bly_path_join(path, "..");
+    bly_autofree char *parent = bly_path_parent(path);
+    size_t at;
 
     bare.n_deny_globs = 0;
     if (!parent || strcmp(path, "/") == 0)
         return BLY_ACCESS_NONE;
+    /* Whatever is above it: a rule of its own has the last word, unless it says read. */
+    if (policy->wall && find_rule(policy, parent, &at) &&
+        policy->rules[at].access != BLY_ACCESS_READ)
+        return policy->rules[at].access;
     return bly_policy_decide(&bare, parent);
 }
 
@@ -112,6 +116,7 @@ struct fate {
     const struct bly_rule *rule;
     struct fate *root; /* of a protected name: the root it is protected in */
     struct bly_spot spot;
+    size_t depth;                /* of where it led */
     size_t first_link, end_link; /* the crossings of its path */
     bool kept;
 };
@@ -131,17 +136,15 @@ static void fates_deinit(struct fates *fates)
 /* The rule one component above `path`, if it grants writing. */
 static bool find_write_root(const struct bly_policy *policy, const char *path, size_t *ret_index)
 {
-    bly_autofree char *parent = bly_path_join(path, "..");
+    bly_autofree char *parent = bly_path_parent(path);
 
     return parent && find_rule(policy, parent, ret_index) &&
            policy->rules[*ret_index].access == BLY_ACCESS_WRITE;
 }
 
-/* Protected names are ours to guard whether the client repeats them or not (3.4). */
-static bool is_protected_name(const struct bly_policy *policy, const struct bly_rule *rule,
-                              size_t *ret_root)
+bool bly_draft_is_protected(const struct bly_rule *rule)
 {
-    if (rule->access != BLY_ACCESS_READ || !find_write_root(policy, rule->path, ret_root))
+    if (rule->access != BLY_ACCESS_READ)
         return false;
     for (size_t i = 0; bly_policy_protected_names[i]; i++)
         if (strcmp(bly_path_base(rule->path), bly_policy_protected_names[i]) == 0)
@@ -242,7 +245,9 @@ static int walk_rules(struct bly_draft *draft, struct fates *fates, struct bly_e
         int r;
 
         fate->rule = &draft->given->rules[i];
-        if (is_protected_name(draft->given, fate->rule, &root))
+        /* Ours to guard whether the client repeats them or not (3.4). */
+        if (bly_draft_is_protected(fate->rule) &&
+            find_write_root(draft->given, fate->rule->path, &root))
             fate->root = &fates->items[root];
         fate->first_link = draft->n_crossings;
         r = bly_draft_walk(draft, fate->rule->path, fate->root != NULL, &fate->spot, err);
@@ -251,6 +256,7 @@ static int walk_rules(struct bly_draft *draft, struct fates *fates, struct bly_e
             r = bly_draft_mark_spot(draft, &fate->spot, err);
         if (r < 0)
             return r;
+        fate->depth = bly_path_depth(fate->spot.path);
     }
     return 0;
 }
@@ -259,7 +265,8 @@ static int compare_fates(const void *a, const void *b)
 {
     const struct fate *const *x = a, *const *y = b;
 
-    return bly_rules_compare_paths((*x)->spot.path, (*y)->spot.path);
+    return (*x)->depth != (*y)->depth ? ((*x)->depth < (*y)->depth ? -1 : 1)
+                                      : strcmp((*x)->spot.path, (*y)->spot.path);
 }
 
 /* Shallow to deep as they lie on the disk: whether a rule counts depends on those above it. */
@@ -339,7 +346,7 @@ static int refuse_planted_links(struct bly_draft *draft, struct bly_err *err)
 
     for (size_t i = 0; r == 0 && i < draft->n_crossings; i++) {
         const struct bly_crossing *crossing = &draft->crossings[i];
-        bly_autofree char *dir = bly_path_join(crossing->path, "..");
+        bly_autofree char *dir = bly_path_parent(crossing->path);
 
         if (crossing->harmless)
             continue;
@@ -379,6 +386,8 @@ static void clear_rules(struct bly_policy *policy)
 {
     for (size_t i = 0; i < policy->n_rules; i++)
         free(policy->rules[i].path);
+    free(policy->rules);
+    policy->rules = NULL;
     policy->n_rules = 0;
 }
 

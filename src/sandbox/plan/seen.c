@@ -7,25 +7,43 @@
 /* A search costs at most this many looks at the table, whatever paths somebody chooses. */
 enum { SEEN_PROBES = 8, SEEN_SLOTS_MIN = 256, SEEN_SLOTS_MAX = 1 << 16 };
 
-static uint64_t hash_byte(uint64_t hash, char c)
-{
-    return (hash ^ (unsigned char)c) * 0x100000001b3u; /* FNV-1a */
-}
-
 static const uint64_t hash_start = 0xcbf29ce484222325u;
 
-static uint64_t hash_of(const char *path)
+static uint64_t mix(uint64_t hash)
+{
+    hash *= 0x9e3779b97f4a7c15u;
+    return hash ^ hash >> 32;
+}
+
+/* Component by component, so that the hash of a path goes through those of all above it. */
+static uint64_t hash_component(uint64_t hash, const char *name, size_t len)
+{
+    uint64_t word = len + 1;
+
+    for (; len >= sizeof(word); name += sizeof(word), len -= sizeof(word)) {
+        uint64_t bytes;
+
+        memcpy(&bytes, name, sizeof(bytes));
+        hash = mix(hash ^ bytes);
+    }
+    while (len > 0)
+        word = word << 8 | (unsigned char)name[--len];
+    return mix(hash ^ word);
+}
+
+static uint64_t hash_of(const char *path, size_t len)
 {
     uint64_t hash = hash_start;
+    const char *end = path + len;
 
-    while (*path)
-        hash = hash_byte(hash, *path++);
-    return hash;
+    for (const char *slash; (slash = memchr(path, '/', (size_t)(end - path))); path = slash + 1)
+        hash = hash_component(hash, path, (size_t)(slash - path));
+    return hash_component(hash, path, (size_t)(end - path));
 }
 
 static struct bly_seen_node *slot_at(const struct bly_seen *seen, uint64_t hash, size_t probe)
 {
-    return &seen->slots[((hash ^ hash >> 32) + probe) & (seen->n_slots - 1)];
+    return &seen->slots[(hash + probe) & (seen->n_slots - 1)];
 }
 
 /* The entry for the first `len` bytes of `path`, or NULL. */
@@ -53,41 +71,55 @@ void bly_seen_init(struct bly_seen *seen, size_t expected)
     seen->slots = calloc(seen->n_slots, sizeof(*seen->slots));
 }
 
-struct bly_seen_node *bly_seen_find(const struct bly_seen *seen, const char *path)
+struct bly_seen_node *bly_seen_find(const struct bly_seen *seen, const char *path, size_t len)
 {
-    return find(seen, path, strlen(path), hash_of(path));
+    return find(seen, path, len, hash_of(path, len));
 }
 
-struct bly_seen_node *bly_seen_add(struct bly_seen *seen, const char *path)
+struct bly_seen_node *bly_seen_get(struct bly_seen *seen, const char *path, bool *ret_new)
 {
-    uint64_t hash = hash_of(path);
+    size_t len = strlen(path);
+    uint64_t hash = hash_of(path, len);
+    struct bly_seen_node *slot = find(seen, path, len, hash);
 
-    for (size_t i = 0; seen->slots && i < SEEN_PROBES; i++) {
-        struct bly_seen_node *slot = slot_at(seen, hash, i);
+    *ret_new = !slot;
+    for (size_t i = 0; !slot && seen->slots && i < SEEN_PROBES; i++) {
+        struct bly_seen_node *free_slot = slot_at(seen, hash, i);
 
-        if (slot->path)
+        if (free_slot->path)
             continue;
-        slot->path = strdup(path);
-        slot->hash = hash;
-        return slot->path ? slot : NULL;
+        free_slot->path = strdup(path);
+        free_slot->hash = hash;
+        return free_slot->path ? free_slot : NULL;
     }
-    return NULL;
+    return slot;
+}
+
+static bool is_walked_directory(const struct bly_seen_node *node)
+{
+    return node && node->canonical && node->result == 0 && node->node.type == BLY_NODE_DIR;
+}
+
+bool bly_seen_is_directory(struct bly_seen *seen, const char *path, size_t len)
+{
+    if (!seen->last_dir || strncmp(seen->last_dir->path, path, len) != 0 ||
+        seen->last_dir->path[len] != '\0')
+        seen->last_dir = bly_seen_find(seen, path, len);
+    return is_walked_directory(seen->last_dir);
 }
 
 size_t bly_seen_directory_above(const struct bly_seen *seen, const char *path)
 {
     uint64_t hash = hash_start;
-    size_t best = 0;
+    size_t best = 0, from = 0;
 
-    for (size_t len = 0; path[len] != '\0'; len++) {
-        const struct bly_seen_node *slot;
+    for (const char *slash; (slash = strchr(path + from, '/')) != NULL;) {
+        size_t len = (size_t)(slash - path);
 
-        if (len > 0 && path[len] == '/') {
-            slot = find(seen, path, len, hash);
-            if (slot && slot->canonical && slot->result == 0 && slot->node.type == BLY_NODE_DIR)
-                best = len;
-        }
-        hash = hash_byte(hash, path[len]);
+        hash = hash_component(hash, path + from, len - from);
+        if (len > 0 && is_walked_directory(find(seen, path, len, hash)))
+            best = len;
+        from = len + 1;
     }
     return best;
 }

@@ -25,6 +25,7 @@ enum { NO_STEP = -1 };
 
 struct claim {
     char *path;
+    size_t depth;           /* of the path */
     enum bly_access access; /* of a rule; NONE without one */
     bool minimal;           /* a platform default: read, if nothing else is said */
     bool closed;
@@ -64,6 +65,7 @@ static int add_claim(struct claims *claims, const char *path, const struct claim
     grown += claims->n - 1;
     *grown = *what;
     grown->path = strdup(path);
+    grown->depth = bly_path_depth(path);
     return grown->path ? 0 : bly_fail_sys(err, ENOMEM, "cannot plan %s", path);
 }
 
@@ -71,7 +73,7 @@ static int compare_claims(const void *a, const void *b)
 {
     const struct claim *x = a, *y = b;
 
-    return bly_rules_compare_paths(x->path, y->path);
+    return x->depth != y->depth ? (x->depth < y->depth ? -1 : 1) : strcmp(x->path, y->path);
 }
 
 /* Two claims on one path: the stronger access, and everything else of both. */
@@ -138,7 +140,7 @@ static int sort_claims(struct claims *claims, struct bly_err *err)
 static struct claim *claim_at(const struct claims *claims, const char *path, size_t len)
 {
     char *prefix = strndup(len ? path : "/", len ? len : 1);
-    struct claim key = {.path = prefix};
+    struct claim key = {.path = prefix, .depth = prefix ? bly_path_depth(prefix) : 0};
     struct claim *found = NULL;
 
     if (prefix && claims->n > 0)
@@ -173,7 +175,7 @@ static int add_absent(struct bly_draft *draft, const char *edge, struct bly_err 
 {
     struct bly_plan *plan = draft->plan;
     struct bly_absent *grown;
-    bly_autofree char *dir = bly_path_join(edge, "..");
+    bly_autofree char *dir = bly_path_parent(edge);
 
     if (!dir)
         return bly_fail_sys(err, ENOMEM, "cannot plan %s", edge);
@@ -200,7 +202,7 @@ static int claim_missing(struct bly_draft *draft, const struct bly_rule *rule, c
     if (draft->plan->purpose != BLY_FOR_PROCESS || !edge || is_skippable(rule) ||
         rule->access == BLY_ACCESS_WRITE)
         return 0;
-    dir = bly_path_join(edge, "..");
+    dir = bly_path_parent(edge);
     if (!dir)
         return bly_fail_sys(err, ENOMEM, "cannot plan %s", edge);
     if (bly_policy_decide(draft->plan->policy, dir) != BLY_ACCESS_WRITE)

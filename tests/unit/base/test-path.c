@@ -353,6 +353,19 @@ static void depth_and_base(void **state)
     assert_string_equal(bly_path_base("/a/b.c"), "b.c");
 }
 
+static void parents(void **state)
+{
+    static const char *const cases[][2] = {
+        {"/", "/"}, {"/a", "/"}, {"/a/b.c", "/a"}, {"/a/b/c", "/a/b"}};
+
+    (void)state;
+    for (size_t i = 0; i < BLY_LEN(cases); i++) {
+        bly_autofree char *parent = bly_path_parent(cases[i][0]);
+
+        assert_string_equal(parent, cases[i][1]);
+    }
+}
+
 static struct CMUnitTest tests[256];
 static size_t n_tests;
 
@@ -380,5 +393,6 @@ int main(void)
         NULL);
     add("the holder of a path is found", the_holder_of_a_path_is_found, NULL);
     add("depth and base name", depth_and_base, NULL);
+    add("parents", parents, NULL);
     return _cmocka_run_group_tests("path", tests, n_tests, NULL, NULL);
 }
