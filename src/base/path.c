@@ -67,6 +67,24 @@ int bly_path_normalise(const char *path, size_t len, char **ret_path)
     return 0;
 }
 
+bool bly_path_is_normal(const char *path, size_t len)
+{
+    const char *end = path + len;
+
+    if (len == 0 || len > BLY_PATH_MAX || path[0] != '/' || memchr(path, '\0', len))
+        return false;
+    while (len > 1 && path < end) {
+        const char *name = path + 1;
+        const char *slash = memchr(name, '/', (size_t)(end - name));
+        size_t size = (size_t)((slash ? slash : end) - name);
+
+        if (size == 0 || (size <= 2 && memcmp(name, "..", size) == 0))
+            return false;
+        path = name + size;
+    }
+    return true;
+}
+
 static int from_raw(const char *text, size_t len, char **ret_path, struct bly_err *err)
 {
     int r = bly_path_normalise(text, len, ret_path);

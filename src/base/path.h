@@ -27,6 +27,9 @@ int bly_path_from_wire(const char *text, size_t len, char **ret_path, struct bly
  */
 int bly_path_normalise(const char *path, size_t len, char **ret_path);
 
+/* True when normalising path[0..len) would change nothing: it is a path in our sense. */
+bool bly_path_is_normal(const char *path, size_t len);
+
 /* Appends "file://" and the escaped path. Returns buf->error. */
 int bly_path_to_uri(struct bly_buf *buf, const char *path);
 

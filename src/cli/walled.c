@@ -15,7 +15,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "base/buf.h"
 #include "base/cleanup.h"
 #include "base/err.h"
 #include "cli/terminal.h"
@@ -30,7 +29,6 @@
 
 enum {
     FIRST_FREE_FD = 16, /* above the numbers launcher/child.c moves things to */
-    PLAN_BYTES_MAX = 64 << 20,
 };
 
 /* Of a command under way. */
@@ -305,23 +303,17 @@ static bool is_terminal(void)
 static int run_with_plan(const struct bly_walled *walled, const struct bly_plan *plan,
                          struct bly_err *err)
 {
-    bly_autobuf struct bly_buf packed;
     struct bly_request request = {.argv = walled->command,
                                   .arg0 = walled->command[0],
                                   .envp = environ,
                                   .cwd = walled->cwd,
                                   .tty = walled->own_terminal && is_terminal()};
-    struct run run = {.walled = walled,
-                      .setup = {.request = &request, .parent = getpid(), .helper_fd = -EBADF}};
+    struct run run = {
+        .walled = walled,
+        .setup = {.request = &request, .plan = plan, .parent = getpid(), .helper_fd = -EBADF}};
     int r;
 
-    bly_buf_init(&packed, PLAN_BYTES_MAX);
     bly_terminal_init(&run.terminal);
-    r = bly_plan_pack(plan, &packed);
-    if (r < 0)
-        return bly_fail_sys(err, -r, "cannot pack the plan");
-    request.plan = packed.data;
-    request.plan_len = packed.len;
     r = start(&run, plan, err);
     return r < 0 ? r : supervise(&run, err);
 }

@@ -9,7 +9,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "base/buf.h"
 #include "base/cleanup.h"
 #include "base/fd_pass.h"
 #include "launcher/exec.h"
@@ -107,45 +106,36 @@ void bly_child_direct(const struct bly_child_setup *setup)
     bly_report_failure(REPORT_FD, &err);
 }
 
-/* Reads the plan and builds the wall around this process, which is pid 1 in it. */
-static struct bly_plan *build_wall(const struct bly_child_setup *setup)
+/* Builds the wall around this process, which is pid 1 in it. */
+static void build_wall(const struct bly_child_setup *setup)
 {
-    const struct bly_request *request = setup->request;
     const struct rlimit none = {0};
-    struct bly_reader reader = bly_reader_of(request->plan, request->plan_len);
-    struct bly_plan *plan = NULL;
     struct bly_err err = {0};
-    int r = bly_plan_unpack(&reader, &plan);
+    int r;
 
-    if (r < 0) {
-        (void)bly_fail(&err, BLY_ERR_UNSUPPORTED, -r, "sandbox unavailable: the plan is malformed");
-        bly_report_failure(REPORT_FD, &err);
-    }
-
-    /* The id maps in /proc belong to root while we are not dumpable. */
     if (setup->rung == BLY_RUNG_LANDLOCK)
-        return plan; /* That wall goes up in the process that stays inside. */
+        return; /* That wall goes up in the process that stays inside. */
+    /* The id maps in /proc belong to root while we are not dumpable. */
     (void)prctl(PR_SET_DUMPABLE, 1);
-    r = bly_wall_enter(plan, &err);
+    r = bly_wall_enter(setup->plan, &err);
     (void)prctl(PR_SET_DUMPABLE, 0);
     if (r < 0)
         bly_report_wall_failure(REPORT_FD, r, &err);
 
     die_with_parent(); /* Once more: a change of credentials forgets it. */
     (void)setrlimit(RLIMIT_CORE, &none);
-    return plan;
 }
 
 /* In the process that will run inside; no way back. */
-static int seal(const struct bly_child_setup *setup, const struct bly_plan *plan,
-                enum bly_filter filter, int *ret_listener_fd, struct bly_err *err)
+static int seal(const struct bly_child_setup *setup, enum bly_filter filter, int *ret_listener_fd,
+                struct bly_err *err)
 {
     int r;
 
     if (setup->rung != BLY_RUNG_LANDLOCK)
-        return bly_wall_seal(plan, filter, ret_listener_fd, err);
-    r = bly_wall_enter_locked(plan, err);
-    return r < 0 ? r : bly_wall_seal_locked(plan, filter, err);
+        return bly_wall_seal(setup->plan, filter, ret_listener_fd, err);
+    r = bly_wall_enter_locked(setup->plan, err);
+    return r < 0 ? r : bly_wall_seal_locked(setup->plan, filter, err);
 }
 
 enum { SYNC_FD = 3 }; /* of the program's process, to pid 1; pid 1's end is BLY_INIT_SYNC_FD */
@@ -160,8 +150,7 @@ static void send_ready(int listener_fd)
 }
 
 /* The program's own process, a child of pid 1. */
-static _Noreturn void run_program(const struct bly_child_setup *setup, const struct bly_plan *plan,
-                                  int sync_fd)
+static _Noreturn void run_program(const struct bly_child_setup *setup, int sync_fd)
 {
     struct bly_err err = {0};
     int listener_fd = -EBADF;
@@ -178,7 +167,7 @@ static _Noreturn void run_program(const struct bly_child_setup *setup, const str
         bly_report_failure(SYNC_FD, &err);
     r = bly_wall_bound_tasks(setup->max_tasks, &err);
     if (r == 0)
-        r = seal(setup, plan, bly_wall_process_filter(plan), &listener_fd, &err);
+        r = seal(setup, bly_wall_process_filter(setup->plan), &listener_fd, &err);
     if (r < 0)
         bly_report_wall_failure(SYNC_FD, r, &err);
 
@@ -214,7 +203,6 @@ static void open_terminal_inside(void)
 void bly_child_walled(const struct bly_child_setup *setup)
 {
     bool is_pid_1 = setup->rung != BLY_RUNG_LANDLOCK;
-    struct bly_plan *plan;
     int sync[2];
     pid_t pid;
 
@@ -227,7 +215,7 @@ void bly_child_walled(const struct bly_child_setup *setup)
     close_from(BLY_INIT_STDIO_FD + 3);
     (void)prctl(PR_SET_NAME, "bailey-init");
 
-    plan = build_wall(setup);
+    build_wall(setup);
     /* Then nothing would end what is inside if this process were killed along with its parent. The
      * end of its socket tells it the same, and it cleans up first. */
     if (!is_pid_1 && (prctl(PR_SET_CHILD_SUBREAPER, 1) < 0 || prctl(PR_SET_PDEATHSIG, 0) < 0))
@@ -244,19 +232,18 @@ void bly_child_walled(const struct bly_child_setup *setup)
         bly_report_failure(REPORT_FD, &err);
     }
     if (pid == 0)
-        run_program(setup, plan, sync[1]);
+        run_program(setup, sync[1]);
 
     /* The program's output must end when the program closes it: no copies here. */
     sync[1] = bly_close(sync[1]);
     move_fd(sync[0], BLY_INIT_SYNC_FD);
     close_from(BLY_INIT_SYNC_FD + 1);
-    bly_init_run(plan, is_pid_1, pid);
+    bly_init_run(setup->plan, is_pid_1, pid);
 }
 
 void bly_child_helper(const struct bly_child_setup *setup)
 {
     enum { SOCKET_FD = FIRST_FD };
-    struct bly_plan *plan;
     struct bly_err err = {0};
     int r;
 
@@ -268,13 +255,13 @@ void bly_child_helper(const struct bly_child_setup *setup)
     close_from(SOCKET_FD + 1);
     (void)prctl(PR_SET_NAME, "bailey-helper");
 
-    plan = build_wall(setup);
+    build_wall(setup);
     unblock_signals();
-    r = seal(setup, plan, BLY_FILTER_HELPER, NULL, &err);
+    r = seal(setup, BLY_FILTER_HELPER, NULL, &err);
     if (r < 0)
         bly_report_wall_failure(REPORT_FD, r, &err);
 
     bly_report_started(REPORT_FD);
     (void)close(REPORT_FD);
-    _exit(setup->helper_main(SOCKET_FD, bly_plan_policy(plan)));
+    _exit(setup->helper_main(SOCKET_FD, bly_plan_policy(setup->plan)));
 }

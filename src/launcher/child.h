@@ -15,11 +15,13 @@
 
 #include "launcher/launcher.h"
 
+struct bly_plan;
 struct bly_request;
 
 struct bly_child_setup {
-    const struct bly_request *request;
-    unsigned rung; /* enum bly_rung of the wall */
+    const struct bly_request *request; /* its plan has become `plan` */
+    const struct bly_plan *plan;       /* NULL: no wall */
+    unsigned rung;                     /* enum bly_rung of the wall */
     bly_helper_fn helper_main;
     pid_t parent;         /* the spawner */
     struct rlimit nofile; /* as the server had it when it started */

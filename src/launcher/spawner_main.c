@@ -280,21 +280,25 @@ static pid_t clone_walled(uint64_t flags, int cgroup_fd)
     return pid;
 }
 
+/* Read here and inherited by the child, which builds the wall from it. */
+static int read_plan(const struct bly_request *request, struct bly_plan **ret_plan,
+                     struct bly_err *err)
+{
+    struct bly_reader reader = bly_reader_of(request->plan, request->plan_len);
+    int r = bly_plan_unpack(&reader, ret_plan);
+
+    return r < 0 ? bly_fail(err, BLY_ERR_UNSUPPORTED, -r, "the plan is malformed") : 0;
+}
+
 /* Which wall this plan gets, and what its first process must be born with. */
 static int choose_wall(const struct spawner *spawner, struct bly_child_setup *setup,
                        uint64_t *ret_flags, struct bly_err *err)
 {
-    struct bly_reader reader = bly_reader_of(setup->request->plan, setup->request->plan_len);
-    struct bly_plan *plan;
-    int r = bly_plan_unpack(&reader, &plan);
+    int r = bly_rung_choose(&spawner->origin->features, setup->plan, err);
 
-    if (r < 0)
-        return r;
-    r = bly_rung_choose(&spawner->origin->features, plan, err);
     if (r > 0)
         setup->rung = (unsigned)r;
-    *ret_flags = r == BLY_RUNG_NAMESPACES ? bly_wall_clone_flags(plan) : 0;
-    (void)bly_plan_free(plan);
+    *ret_flags = r == BLY_RUNG_NAMESPACES ? bly_wall_clone_flags(setup->plan) : 0;
     return r < 0 ? r : 0;
 }
 
@@ -330,9 +334,13 @@ static int fork_walled(struct spawner *spawner, struct bly_child_setup *setup, s
                        struct bly_err *err)
 {
     bly_autofd int cgroup_fd = -EBADF;
+    struct bly_plan *plan = NULL;
     uint64_t flags = 0;
     int r = bly_origin_prepare(spawner->origin, err);
 
+    if (r == 0)
+        r = read_plan(setup->request, &plan, err);
+    setup->plan = plan;
     if (r == 0)
         r = choose_wall(spawner, setup, &flags, err);
     if (r == 0)
@@ -345,12 +353,15 @@ static int fork_walled(struct spawner *spawner, struct bly_child_setup *setup, s
         bly_child_helper(setup);
     if (child->pid == 0)
         bly_child_walled(setup);
-    if (child->pid > 0)
+    if (child->pid > 0) {
+        (void)bly_plan_free(plan);
         return 0;
+    }
     r = bly_fail_sys(err, errno, "the kernel refuses new namespaces");
     remove_cgroup(spawner, child->cgroup);
 
 fail:
+    (void)bly_plan_free(plan);
     if (err->kind == BLY_ERR_NONE)
         (void)bly_fail(err, BLY_ERR_UNSUPPORTED, -r, "%s", strerrordesc_np(-r));
     err->kind = BLY_ERR_UNSUPPORTED;

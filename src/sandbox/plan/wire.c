@@ -68,14 +68,6 @@ int bly_plan_pack(const struct bly_plan *plan, struct bly_buf *buf)
 
 /* ---- reading ---- */
 
-static bool is_normal(const char *path)
-{
-    bly_autofree char *normal = NULL;
-
-    return path && bly_path_normalise(path, strlen(path), &normal) == 0 &&
-           strcmp(path, normal) == 0;
-}
-
 static uint8_t get_below(struct bly_reader *r, unsigned end)
 {
     uint8_t v = bly_get_u8(r);
@@ -89,7 +81,7 @@ static char *get_path(struct bly_reader *r)
 {
     char *path = bly_get_str(r);
 
-    if (!is_normal(path))
+    if (!path || !bly_path_is_normal(path, strlen(path)))
         r->bad = true;
     return path;
 }

@@ -353,6 +353,31 @@ static void depth_and_base(void **state)
     assert_string_equal(bly_path_base("/a/b.c"), "b.c");
 }
 
+static void normal_or_not(void **state)
+{
+    static const struct {
+        const char *path;
+        bool is_normal;
+    } cases[] = {
+        {"/", true},      {"/a", true},     {"/a/b.c", true},  {"/...", true},  {"/.a/..b", true},
+        {"/a.", true},    {"", false},      {"a", false},      {"//", false},   {"/a/", false},
+        {"/a//b", false}, {"/.", false},    {"/..", false},    {"/a/.", false}, {"/a/..", false},
+        {"/./a", false},  {"/../a", false}, {"/a/./b", false}, {"//a", false},  {"/a/../b", false},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < BLY_LEN(cases); i++) {
+        bly_autofree char *normal = NULL;
+        size_t len = strlen(cases[i].path);
+        bool same = bly_path_normalise(cases[i].path, len, &normal) == 0 &&
+                    strcmp(normal, cases[i].path) == 0;
+
+        assert_int_equal(bly_path_is_normal(cases[i].path, len), cases[i].is_normal);
+        assert_int_equal(same, cases[i].is_normal);
+    }
+    assert_false(bly_path_is_normal("/a\0b", 4));
+}
+
 static void parents(void **state)
 {
     static const char *const cases[][2] = {
@@ -393,6 +418,7 @@ int main(void)
         NULL);
     add("the holder of a path is found", the_holder_of_a_path_is_found, NULL);
     add("depth and base name", depth_and_base, NULL);
+    add("normal or not", normal_or_not, NULL);
     add("parents", parents, NULL);
     return _cmocka_run_group_tests("path", tests, n_tests, NULL, NULL);
 }
