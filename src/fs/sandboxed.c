@@ -366,6 +366,7 @@ static void on_ready(void *arg, const struct bly_err *err)
 {
     struct helper *helper = arg;
     struct bly_fs_context *context = helper->context;
+    struct bly_fs *fs = context->fs;
 
     if (err != NULL) {
         fail_waiting(context, err);
@@ -374,14 +375,15 @@ static void on_ready(void *arg, const struct bly_err *err)
     }
     bly_log(BLY_LOG_DEBUG, "helper-started", "rung=%u", bly_warm_rung(helper->warm));
     helper->ready = true;
-    if (context->fs->config.n_helper_starts != NULL)
-        ++*context->fs->config.n_helper_starts;
+    if (fs->config.n_helper_starts != NULL)
+        ++*fs->config.n_helper_starts;
     helper->idle_since = now_of(context);
     bly_warm_due(helper->warm, now_of(context) + IDLE_LOOK_MS);
-    /* Now, so that the next new policy does not have to wait until the oldest helper has ended. */
-    if (!has_place(context->fs))
-        retire_oldest(context->fs);
     pump(context);
+    /* Now, so that the next new policy does not have to wait until the oldest helper has ended. Not
+     * before the requests are on their way: the end of a wall takes time, too. */
+    if (!has_place(fs))
+        retire_oldest(fs);
 }
 
 static void on_packet(void *arg, const void *packet, size_t len, int fd);

@@ -282,7 +282,7 @@ void bly_kept_walk_from(struct bly_kept_walk *walk, const char *base)
         return;
     HOLD(walk->kept);
     placing.lookout = &walk->lookout;
-    placing.last = NULL;
+    placing.n = 0;
     if (bly_names_add(&walk->bases, base) < 0 ||
         bly_plan_each_name_of(base, 0, add_name, &placing) != 0)
         walk->is_lost = true;

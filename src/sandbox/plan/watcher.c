@@ -186,29 +186,58 @@ static struct bly_interest *new_interest(struct bly_lookout *lookout, struct bly
     return interest;
 }
 
+/* Forgets the directories that `dir` is not in. True when it is the one that is left last. */
+static bool go_up(struct bly_placing *placing, const char *dir, size_t len)
+{
+    while (placing->n > 0) {
+        size_t last = placing->above[placing->n - 1].len;
+
+        if (last <= len && memcmp(placing->dir, dir, last) == 0 &&
+            (last == 1 || dir[last] == '/' || dir[last] == '\0'))
+            return last == len;
+        placing->n--;
+    }
+    return false;
+}
+
+/* The directory, watched. It stays so as long as `placing` lasts: each gets a name right away. */
+static int find_place_of(struct bly_placing *placing, const char *dir,
+                         struct bly_watched **ret_place)
+{
+    size_t len = strlen(dir);
+    int r;
+
+    if (!go_up(placing, dir, len)) {
+        if (len >= sizeof placing->dir)
+            return -ENAMETOOLONG;
+        r = watch_directory(placing->lookout->watcher, dir, ret_place);
+        if (r != 0)
+            return r;
+        if (placing->n == BLY_PLACING_MAX)
+            placing->n--;
+        memcpy(placing->dir, dir, len + 1);
+        placing->above[placing->n].len = len;
+        placing->above[placing->n++].place = *ret_place;
+    }
+    *ret_place = placing->above[placing->n - 1].place;
+    return 0;
+}
+
 int bly_lookout_add_name(struct bly_placing *placing, const char *dir, const char *name, size_t len)
 {
     struct bly_lookout *lookout = placing->lookout;
+    struct bly_watched *place = NULL;
     struct bly_interest *interest;
+    int r = find_place_of(placing, dir, &place);
 
-    if (placing->last == NULL || strcmp(placing->dir, dir) != 0) {
-        size_t dir_len = strlen(dir);
-        int r;
-
-        placing->last = NULL;
-        if (dir_len >= sizeof placing->dir)
-            return -ENAMETOOLONG;
-        r = watch_directory(lookout->watcher, dir, &placing->last);
-        if (r != 0)
-            return r == -ENOENT ? 0 : r;
-        memcpy(placing->dir, dir, dir_len + 1);
-    }
-    interest = new_interest(lookout, placing->last, name, len);
+    if (r != 0)
+        return r == -ENOENT ? 0 : r;
+    interest = new_interest(lookout, place, name, len);
     if (interest == NULL)
         return -ENOMEM;
     interest->whole = false;
-    interest->hash = hash_name(placing->last->wd, name, len);
-    LIST_INSERT_HEAD(&placing->last->names, interest, in_place);
+    interest->hash = hash_name(place->wd, name, len);
+    LIST_INSERT_HEAD(&place->names, interest, in_place);
     LIST_INSERT_HEAD(&lookout->watcher->interests[interest->hash % BUCKETS], interest, in_bucket);
     return 0;
 }

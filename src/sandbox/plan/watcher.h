@@ -64,12 +64,21 @@ void bly_lookout_end(struct bly_lookout *lookout);
 /* The same, and begins anew: nothing has happened yet. 0; -EOPNOTSUPP: nothing can be watched. */
 int bly_lookout_begin(struct bly_lookout *lookout);
 
-/* Where the names of one path after the other are being added: set the lookout, the rest is zero.
+enum { BLY_PLACING_MAX = 32 };
+
+/*
+ * Where the names of one path after the other are being added: set the lookout, the rest is zero.
+ * When they come in the order of a walk the directory of the next one is that of the name before,
+ * one in it, or one of those above, and each is watched once.
  */
 struct bly_placing {
     struct bly_lookout *lookout;
-    struct bly_watched *last; /* of the name before; NULL: there was none */
-    char dir[PATH_MAX];       /* its path */
+    size_t n; /* directories that are remembered, each below the one in front of it */
+    struct {
+        size_t len; /* of its path in `dir` */
+        struct bly_watched *place;
+    } above[BLY_PLACING_MAX];
+    char dir[PATH_MAX]; /* the last of them */
 };
 
 enum { BLY_WATCHER_LINK = 1 };
