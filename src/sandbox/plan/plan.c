@@ -90,6 +90,19 @@ static int fill(struct bly_draft *draft, struct bly_err *err)
     return 0;
 }
 
+/* The rules come anew, on canonical paths, and the patterns move to canonical directories. */
+static struct bly_policy *begin_policy(const struct bly_policy *given)
+{
+    struct bly_policy bare = *given;
+    struct bly_policy *policy;
+
+    bare.n_rules = 0;
+    policy = bly_policy_copy(&bare);
+    if (policy)
+        bly_policy_forget_globs(policy);
+    return policy;
+}
+
 int bly_plan_make(const struct bly_policy *policy, enum bly_purpose purpose,
                   const struct bly_probe *probe, const char *const *granted, size_t n_granted,
                   struct bly_plan **ret_plan, struct bly_err *err)
@@ -102,9 +115,8 @@ int bly_plan_make(const struct bly_policy *policy, enum bly_purpose purpose,
     if (!policy->wall && (policy->network || purpose == BLY_FOR_HELPER))
         return bly_fail(err, BLY_ERR_BUG, EINVAL, "a plan was asked for where no wall is needed");
     plan = calloc(1, sizeof(*plan));
-    if (!plan || !(plan->policy = bly_policy_copy(policy)))
+    if (!plan || !(plan->policy = begin_policy(policy)))
         return bly_fail_sys(err, ENOMEM, "cannot plan the sandbox");
-    bly_policy_forget_globs(plan->policy); /* they move to canonical directories */
     plan->purpose = purpose;
     plan->network = policy->network && purpose == BLY_FOR_PROCESS;
     plan->network_only = !policy->wall;

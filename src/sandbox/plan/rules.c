@@ -382,15 +382,6 @@ static int show_links(struct bly_draft *draft, struct bly_policy *policy, struct
     return 0;
 }
 
-static void clear_rules(struct bly_policy *policy)
-{
-    for (size_t i = 0; i < policy->n_rules; i++)
-        free(policy->rules[i].path);
-    free(policy->rules);
-    policy->rules = NULL;
-    policy->n_rules = 0;
-}
-
 int bly_draft_rules(struct bly_draft *draft, struct bly_err *err)
 {
     struct bly_policy *policy = draft->plan->policy;
@@ -402,7 +393,6 @@ int bly_draft_rules(struct bly_draft *draft, struct bly_err *err)
         return bly_fail_sys(err, ENOMEM, "cannot plan the sandbox");
     fates.n = draft->given->n_rules;
 
-    clear_rules(policy);
     r = walk_rules(draft, &fates, err);
     if (r == 0)
         r = settle_rules(draft, policy, &fates, err);
