@@ -429,6 +429,12 @@ static int place(struct build *b, const struct bly_step *step, int tree_fd, stru
 
 /* ---- steps ---- */
 
+/* A view without devices gets what all of its mounts have in common in one call, at the end. */
+static bool has_devices(const struct bly_plan *plan)
+{
+    return plan->purpose == BLY_FOR_PROCESS;
+}
+
 static bool is_writable_kind(enum bly_step_kind kind)
 {
     return kind == BLY_STEP_WRITE || kind == BLY_STEP_PIN;
@@ -472,7 +478,8 @@ static int clone_host(struct build *b, const struct bly_step *step, int *ret_fd,
                       struct bly_err *err)
 {
     bool recursive = step->kind != BLY_STEP_PIN_LINK;
-    uint64_t attributes = quiet | (is_writable_kind(step->kind) ? 0 : MOUNT_ATTR_RDONLY);
+    uint64_t attributes =
+        (has_devices(b->plan) ? quiet : 0) | (is_writable_kind(step->kind) ? 0 : MOUNT_ATTR_RDONLY);
     bly_autofd int tree = clone_entry(b, step, recursive, err);
 
     if (tree < 0)
@@ -483,7 +490,7 @@ static int clone_host(struct build *b, const struct bly_step *step, int *ret_fd,
         if (r < 0)
             return r;
     }
-    if (set_attributes(tree, attributes, recursive) < 0)
+    if (attributes != 0 && set_attributes(tree, attributes, recursive) < 0)
         return bly_fail_sys(err, errno, "cannot make it %s",
                             is_writable_kind(step->kind) ? "nosuid and nodev" : "read-only");
     *ret_fd = bly_take_fd(&tree);
@@ -865,6 +872,18 @@ static int do_steps(struct build *b, struct bly_err *err)
     return 0;
 }
 
+/* Nobody has been in the view before. */
+static int quieten(struct build *b, struct bly_err *err)
+{
+    int r = bly_wall_step("attributes", err);
+
+    if (r < 0 || has_devices(b->plan))
+        return r;
+    if (set_attributes(b->root_fd, quiet, true) < 0)
+        return bly_fail_sys(err, errno, "cannot make the view nosuid and nodev");
+    return 0;
+}
+
 int bly_mounts_enter(const struct bly_plan *plan, int lock_fd, bool *ret_has_proc,
                      struct bly_err *err)
 {
@@ -884,6 +903,8 @@ int bly_mounts_enter(const struct bly_plan *plan, int lock_fd, bool *ret_has_pro
     if (r == 0)
         r = do_steps(&b, err);
     (void)umask(mask);
+    if (r == 0)
+        r = quieten(&b, err);
     if (r == 0)
         r = bly_wall_step("pivot", err);
     if (r == 0)

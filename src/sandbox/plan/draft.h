@@ -120,6 +120,10 @@ int bly_draft_walk(struct bly_draft *draft, const char *path, bool keep_last,
 int bly_draft_look(struct bly_draft *draft, const char *path, struct bly_node *ret_node,
                    struct bly_err *err);
 
+/* True when `path` was walked before, is missing in a directory that is there, and was marked as
+ * that. */
+bool bly_draft_lacks(const struct bly_draft *draft, const char *path);
+
 /* fits.c: a digest of the names in a directory, whatever order they come in; malloc'ed. 0 or
  * negative errno. */
 int bly_plan_digest_names(const struct bly_probe *probe, const char *dir, char **ret_text);

@@ -137,16 +137,9 @@ static int follow_git(struct bly_draft *draft, const char *root, const struct bl
 static int follow_name(struct bly_draft *draft, const char *name, struct bly_err *err)
 {
     bly_autospot struct bly_spot spot = {0};
-    bly_autofree char *root = NULL;
-    struct bly_node node = {0};
-    int r = bly_draft_look(draft, name, &node, err);
+    bly_autofree char *root = bly_path_parent(name);
+    int r;
 
-    /* Most are not there, and were marked as missing when the rule was walked. */
-    if (r == 0 && node.type == BLY_NODE_ABSENT)
-        return 0;
-    if (r < 0 && r != -EACCES)
-        return r;
-    root = bly_path_parent(name);
     if (!root)
         return bly_fail_sys(err, ENOMEM, "cannot plan %s", name);
     if (bly_draft_parent_access(draft->plan->policy, name) != BLY_ACCESS_WRITE)
@@ -163,11 +156,14 @@ int bly_draft_pointers(struct bly_draft *draft, struct bly_err *err)
     const struct bly_policy *policy = draft->plan->policy;
     int r = 0;
 
-    /* Following adds rules, so the names are collected first. */
-    for (size_t i = 0; i < policy->n_rules; i++)
-        if (bly_draft_is_protected(&policy->rules[i]) &&
-            bly_names_add(&names, policy->rules[i].path) < 0)
+    /* Following adds rules, so the names are collected first. Most of them are not there. */
+    for (size_t i = 0; i < policy->n_rules; i++) {
+        const struct bly_rule *rule = &policy->rules[i];
+
+        if (bly_draft_is_protected(rule) && !bly_draft_lacks(draft, rule->path) &&
+            bly_names_add(&names, rule->path) < 0)
             r = bly_fail_sys(err, ENOMEM, "cannot plan the sandbox");
+    }
     for (size_t i = 0; r == 0 && i < names.n; i++)
         r = follow_name(draft, names.items[i], err);
     bly_names_deinit(&names);

@@ -37,6 +37,13 @@ int bly_draft_look(struct bly_draft *draft, const char *path, struct bly_node *r
     return look_at(draft, path, false, ret_node, &seen, err);
 }
 
+bool bly_draft_lacks(const struct bly_draft *draft, const char *path)
+{
+    const struct bly_seen_node *seen = bly_seen_find(&draft->seen, path, strlen(path));
+
+    return seen && seen->marked && seen->result == 0 && seen->node.type == BLY_NODE_ABSENT;
+}
+
 /* The walk: `done` is canonical and names a directory, `todo` is what remains. */
 struct walk {
     char *done;

@@ -265,8 +265,7 @@ static int compare_fates(const void *a, const void *b)
 {
     const struct fate *const *x = a, *const *y = b;
 
-    return (*x)->depth != (*y)->depth ? ((*x)->depth < (*y)->depth ? -1 : 1)
-                                      : strcmp((*x)->spot.path, (*y)->spot.path);
+    return bly_rules_compare_paths((*x)->spot.path, (*x)->depth, (*y)->spot.path, (*y)->depth);
 }
 
 /* Shallow to deep as they lie on the disk: whether a rule counts depends on those above it. */

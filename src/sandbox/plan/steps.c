@@ -73,7 +73,7 @@ static int compare_claims(const void *a, const void *b)
 {
     const struct claim *x = a, *y = b;
 
-    return x->depth != y->depth ? (x->depth < y->depth ? -1 : 1) : strcmp(x->path, y->path);
+    return bly_rules_compare_paths(x->path, x->depth, y->path, y->depth);
 }
 
 /* Two claims on one path: the stronger access, and everything else of both. */
@@ -236,8 +236,12 @@ static int claim_rule(struct claims *claims, const struct bly_rule *rule, struct
     bly_autospot struct bly_spot spot = {0};
     struct claim claim = nothing;
     size_t n_crossings = draft->n_crossings;
-    int r = bly_draft_walk(draft, rule->path, true, &spot, err);
+    int r;
 
+    /* As most protected names are. */
+    if (bly_draft_lacks(draft, rule->path))
+        return claim_missing(draft, rule, rule->path, err);
+    r = bly_draft_walk(draft, rule->path, true, &spot, err);
     if (r < 0)
         return r;
     if (draft->n_crossings != n_crossings)

@@ -20,10 +20,8 @@ static int compare_prefix(const struct bly_rule *rule, const char *path, size_t 
     return order != 0 ? order : rule->path[len] != '\0';
 }
 
-int bly_rules_compare_paths(const char *a, const char *b)
+int bly_rules_compare_paths(const char *a, size_t depth_a, const char *b, size_t depth_b)
 {
-    size_t depth_a = bly_path_depth(a), depth_b = bly_path_depth(b);
-
     if (depth_a != depth_b)
         return depth_a < depth_b ? -1 : 1;
     return strcmp(a, b);
@@ -33,7 +31,7 @@ static int compare_rules(const void *left, const void *right)
 {
     const struct bly_rule *a = left;
     const struct bly_rule *b = right;
-    int order = a->depth != b->depth ? (a->depth < b->depth ? -1 : 1) : strcmp(a->path, b->path);
+    int order = bly_rules_compare_paths(a->path, a->depth, b->path, b->depth);
 
     if (order != 0)
         return order;

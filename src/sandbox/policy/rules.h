@@ -12,8 +12,9 @@
  * many are left; the paths of the others are freed. */
 size_t bly_rules_sort(struct bly_rule *rules, size_t n);
 
-/* Negative, 0 or positive like strcmp(): the order of the list, which leaves out access. */
-int bly_rules_compare_paths(const char *a, const char *b);
+/* Negative, 0 or positive like strcmp(): the order of the list, which leaves out access. The depths
+ * are bly_path_depth() of the paths, which nobody wants to count at each comparison. */
+int bly_rules_compare_paths(const char *a, size_t depth_a, const char *b, size_t depth_b);
 
 /*
  * The rules that apply to a path, shallow to deep: those for the path itself and for its ancestors.

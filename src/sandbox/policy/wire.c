@@ -74,7 +74,8 @@ static int get_rule(struct bly_reader *reader, struct bly_policy *policy)
     rule->depth = (uint32_t)bly_path_depth(rule->path);
     if (access < BLY_ACCESS_READ || access > BLY_ACCESS_DENY || (flags & ~FLAGS))
         return -EBADMSG;
-    if (policy->n_rules > 1 && bly_rules_compare_paths(rule[-1].path, rule->path) >= 0)
+    if (policy->n_rules > 1 &&
+        bly_rules_compare_paths(rule[-1].path, rule[-1].depth, rule->path, rule->depth) >= 0)
         return -EBADMSG;
     return 0;
 }
