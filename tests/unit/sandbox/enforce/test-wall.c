@@ -12,6 +12,7 @@
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
+#include <sys/statvfs.h>
 
 enum {
     H = BLY_FOR_HELPER,
@@ -492,6 +493,36 @@ static void exchanged_ancestor_is_refused(void **state)
     yard_remove();
 }
 
+/* Root, a writable one, and a read-only mount in it: set-user-id files and devices mean nothing. */
+static int lacks_nosuid_or_nodev(void)
+{
+    static const char *const names[] = {"", "w", "w/.git"};
+
+    for (size_t i = 0; i < BLY_LEN(names); i++) {
+        struct statvfs fs;
+
+        if (statvfs(names[i][0] ? yard_path(names[i]) : "/", &fs) < 0)
+            return errno;
+        if (!(fs.f_flag & ST_NOSUID) || !(fs.f_flag & ST_NODEV))
+            return YARD_STUCK;
+    }
+    return 0;
+}
+
+static void all_mounts_are_quiet(void **state)
+{
+    (void)state;
+    yard_make();
+    if (yard_run_free(lacks_nosuid_or_nodev) == 0) { /* so is the host already */
+        yard_remove();
+        skip();
+    }
+    assert_int_equal(yard_run_policy(FULL, BLY_FOR_HELPER, lacks_nosuid_or_nodev), 0);
+    assert_int_equal(yard_run_policy(NARROW, BLY_FOR_HELPER, lacks_nosuid_or_nodev), 0);
+    assert_int_equal(yard_run_policy(FULL, BLY_FOR_PROCESS, lacks_nosuid_or_nodev), 0);
+    yard_remove();
+}
+
 static void symlinked_git_is_pinned(void **state)
 {
     struct bly_plan *plan;
@@ -631,6 +662,7 @@ int main(void)
 #endif
         cmocka_unit_test(exchanged_root_is_refused),
         cmocka_unit_test(exchanged_ancestor_is_refused),
+        cmocka_unit_test(all_mounts_are_quiet),
         cmocka_unit_test(symlinked_git_is_pinned),
         cmocka_unit_test(read_only_mounts_cannot_be_granted),
         cmocka_unit_test(second_mounts_are_restricted),
