@@ -53,7 +53,8 @@ struct bly_kept_walk {
 
 struct bly_kept {
     pthread_mutex_t lock; /* for all below, and for what belongs to a walk under way as well */
-    struct bly_watcher *watcher;
+    uint64_t max_watches;
+    struct bly_watcher *watcher;                   /* NULL: nobody has asked for anything yet */
     TAILQ_HEAD(bly_kept_list, bly_kept_walk) list; /* what is kept; used last comes first */
     size_t n;
 };
@@ -74,10 +75,7 @@ struct bly_kept *bly_kept_new(uint64_t max_watches)
 
     if (!kept)
         return NULL;
-    if (bly_watcher_new(max_watches, &kept->watcher) < 0) {
-        free(kept);
-        return NULL;
-    }
+    kept->max_watches = max_watches;
     (void)pthread_mutex_init(&kept->lock, NULL);
     TAILQ_INIT(&kept->list);
     return kept;
@@ -239,6 +237,9 @@ struct bly_kept_walk *bly_kept_begin(struct bly_kept *kept, const struct bly_pol
     if (!kept)
         return NULL;
     HOLD(kept);
+    /* Not earlier: a user has few instances of inotify for all of his programs, 128 as a rule. */
+    if (!kept->watcher && bly_watcher_new(kept->max_watches, &kept->watcher) < 0)
+        return NULL;
     walk = calloc(1, sizeof *walk);
     if (!walk)
         return NULL;
