@@ -16,6 +16,7 @@
 #include "base/cleanup.h"
 #include "escape/door.h"
 #include "escape/yard.h"
+#include "support/rows.h"
 #include "support/server.h"
 
 static struct yard *yard;
@@ -157,9 +158,6 @@ int main(void)
     static struct CMUnitTest tests[BLY_LEN(cases)];
 
     door_become_user();
-    for (size_t i = 0; i < BLY_LEN(cases); i++)
-        tests[i] = (struct CMUnitTest){.name = cases[i].name,
-                                       .test_func = explains,
-                                       .initial_state = (void *)(uintptr_t)&cases[i]};
+    ROWS_AS_TESTS(tests, cases, explains);
     return _cmocka_run_group_tests("escape-denials", tests, BLY_LEN(tests), open_all, close_all);
 }

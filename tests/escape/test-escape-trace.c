@@ -26,6 +26,7 @@
 #include "base/cleanup.h"
 #include "escape/door.h"
 #include "escape/yard.h"
+#include "support/rows.h"
 #include "support/server.h"
 #include "support/tree.h"
 
@@ -475,10 +476,7 @@ int main(void)
     size_t n = 0;
 
     door_become_user();
-    for (size_t i = 0; i < BLY_LEN(endings); i++)
-        tests[n++] = (struct CMUnitTest){.name = endings[i].name,
-                                         .test_func = leave_no_trace,
-                                         .initial_state = (void *)(uintptr_t)&endings[i]};
+    ADD_ROWS(tests, n, endings, leave_no_trace);
     for (size_t i = 0; i < BLY_LEN(root_cases); i++)
         tests[n++] = (struct CMUnitTest){.name = root_cases[i].name,
                                          .test_func = protect_root,

@@ -15,6 +15,7 @@
 #include "base/cleanup.h"
 #include "base/err.h"
 #include "base/json.h"
+#include "support/rows.h"
 
 #define TEXT(literal) (literal), sizeof(literal) - 1
 
@@ -368,18 +369,9 @@ int main(void)
         tests[BLY_LEN(read_cases) + BLY_LEN(count_cases) + BLY_LEN(write_cases) + 7];
     size_t n = 0;
 
-    for (size_t i = 0; i < BLY_LEN(read_cases); i++)
-        tests[n++] = (struct CMUnitTest){.name = read_cases[i].name,
-                                         .test_func = check_read,
-                                         .initial_state = (void *)(uintptr_t)&read_cases[i]};
-    for (size_t i = 0; i < BLY_LEN(count_cases); i++)
-        tests[n++] = (struct CMUnitTest){.name = count_cases[i].name,
-                                         .test_func = check_count,
-                                         .initial_state = (void *)(uintptr_t)&count_cases[i]};
-    for (size_t i = 0; i < BLY_LEN(write_cases); i++)
-        tests[n++] = (struct CMUnitTest){.name = write_cases[i].name,
-                                         .test_func = check_write,
-                                         .initial_state = (void *)(uintptr_t)&write_cases[i]};
+    ADD_ROWS(tests, n, read_cases, check_read);
+    ADD_ROWS(tests, n, count_cases, check_count);
+    ADD_ROWS(tests, n, write_cases, check_write);
     tests[n++] = (struct CMUnitTest)cmocka_unit_test(nesting_127_is_accepted_128_is_not);
     tests[n++] = (struct CMUnitTest)cmocka_unit_test(duplicates_are_found_at_every_size);
     tests[n++] = (struct CMUnitTest)cmocka_unit_test(a_huge_object_takes_no_quadratic_time);

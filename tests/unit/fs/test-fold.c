@@ -13,6 +13,7 @@
 #include "base/cleanup.h"
 #include "fs/fold.h"
 #include "script.h"
+#include "support/rows.h"
 
 #define NONE  BLY_ACCESS_NONE
 #define READ  BLY_ACCESS_READ
@@ -111,10 +112,7 @@ int main(void)
     };
     struct CMUnitTest tests[BLY_LEN(cases)] = {0};
 
-    for (size_t i = 0; i < BLY_LEN(cases); i++)
-        tests[i] = (struct CMUnitTest){.name = cases[i].name,
-                                       .test_func = check_case,
-                                       .initial_state = (void *)(uintptr_t)&cases[i]};
+    ROWS_AS_TESTS(tests, cases, check_case);
     return cmocka_run_group_tests_name("fold", tests, NULL, NULL) +
            cmocka_run_group_tests_name("asked", plain, NULL, NULL);
 }

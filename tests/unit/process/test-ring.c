@@ -13,6 +13,7 @@
 #include "process/denial.h"
 #include "process/process.h"
 #include "process/ring.h"
+#include "support/rows.h"
 
 /*
  * A script: "a:xyz" pushes "xyz" as the next number on stdout, "b:xyz" on stderr, "-" skips a
@@ -168,14 +169,8 @@ int main(void)
     struct CMUnitTest tests[BLY_LEN(ring_cases) + BLY_LEN(denial_cases) + 2] = {0};
     size_t n = 0;
 
-    for (size_t i = 0; i < BLY_LEN(ring_cases); i++)
-        tests[n++] = (struct CMUnitTest){.name = ring_cases[i].name,
-                                         .test_func = check_ring,
-                                         .initial_state = (void *)(uintptr_t)&ring_cases[i]};
-    for (size_t i = 0; i < BLY_LEN(denial_cases); i++)
-        tests[n++] = (struct CMUnitTest){.name = denial_cases[i].name,
-                                         .test_func = check_denial,
-                                         .initial_state = (void *)(uintptr_t)&denial_cases[i]};
+    ADD_ROWS(tests, n, ring_cases, check_ring);
+    ADD_ROWS(tests, n, denial_cases, check_denial);
     tests[n++] = (struct CMUnitTest)cmocka_unit_test(next_finds_the_first_above_any_number);
     tests[n++] = (struct CMUnitTest)cmocka_unit_test(only_the_tail_counts);
     return cmocka_run_group_tests(tests, NULL, NULL);

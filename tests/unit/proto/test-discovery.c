@@ -11,6 +11,7 @@
 #include "base/cleanup.h"
 #include "fs/fs.h"
 #include "proto/discovery.h"
+#include "support/rows.h"
 
 enum { ANSWER_MAX = 64 << 20 };
 
@@ -391,9 +392,7 @@ int main(void)
         cmocka_unit_test(a_root_that_cannot_be_listed_still_has_its_manifest),
     };
 
-    for (size_t i = 0; i < BLY_LEN(cases); i++)
-        tests[i] = (struct CMUnitTest){
-            .name = cases[i].name, .test_func = check_case, .initial_state = &cases[i]};
+    ROWS_AS_TESTS(tests, cases, check_case);
     memcpy(tests + BLY_LEN(cases), more, sizeof(more));
     return cmocka_run_group_tests_name("proto-discovery", tests, NULL, NULL);
 }

@@ -10,6 +10,7 @@
 #include "base/cleanup.h"
 #include "proto/proto.h"
 #include "rpc/rpc.h"
+#include "support/rows.h"
 
 /* ---- params ---- */
 
@@ -539,14 +540,8 @@ int main(void)
         {0};
     size_t n = 0;
 
-    for (size_t i = 0; i < BLY_LEN(decode_cases); i++)
-        tests[n++] = (struct CMUnitTest){.name = decode_cases[i].name,
-                                         .test_func = check_decode,
-                                         .initial_state = &decode_cases[i]};
-    for (size_t i = 0; i < BLY_LEN(encode_cases); i++)
-        tests[n++] = (struct CMUnitTest){.name = encode_cases[i].name,
-                                         .test_func = check_encode,
-                                         .initial_state = &encode_cases[i]};
+    ADD_ROWS(tests, n, decode_cases, check_decode);
+    ADD_ROWS(tests, n, encode_cases, check_encode);
     for (size_t i = 0; i < BLY_LEN(plain_tests); i++)
         tests[n++] = plain_tests[i];
     return cmocka_run_group_tests(tests, NULL, NULL);

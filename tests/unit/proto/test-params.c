@@ -11,6 +11,7 @@
 #include "proto/decode.h"
 #include "proto/http.h"
 #include "proto/proto.h"
+#include "support/rows.h"
 
 struct member {
     const char *name, *value, *wrong; /* JSON; `wrong` is of a type nobody would accept here */
@@ -382,9 +383,7 @@ int main(void)
 {
     struct CMUnitTest tests[BLY_LEN(methods) + 1] = {0};
 
-    for (size_t i = 0; i < BLY_LEN(methods); i++)
-        tests[i] = (struct CMUnitTest){
-            .name = methods[i].name, .test_func = check_method, .initial_state = &methods[i]};
+    ROWS_AS_TESTS(tests, methods, check_method);
     tests[BLY_LEN(methods)] = (struct CMUnitTest)cmocka_unit_test(some_methods_take_nothing);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -12,6 +12,7 @@
 #include "process/ring.h"
 #include "proto/envp.h"
 #include "proto/proto.h"
+#include "support/rows.h"
 
 static char *server_env[] = {(char[]){"PATH=/usr/bin:/bin"},
                              (char[]){"HOME=/root"},
@@ -756,20 +757,10 @@ int main(void)
 {
     size_t n = 0;
 
-    for (size_t i = 0; i < BLY_LEN(start_cases); i++)
-        tests[n++] = (struct CMUnitTest){.name = start_cases[i].name,
-                                         .test_func = check_start,
-                                         .initial_state = &start_cases[i]};
-    for (size_t i = 0; i < BLY_LEN(env_cases); i++)
-        tests[n++] = (struct CMUnitTest){
-            .name = env_cases[i].name, .test_func = check_env, .initial_state = &env_cases[i]};
-    for (size_t i = 0; i < BLY_LEN(write_cases); i++)
-        tests[n++] = (struct CMUnitTest){.name = write_cases[i].name,
-                                         .test_func = check_write,
-                                         .initial_state = &write_cases[i]};
-    for (size_t i = 0; i < BLY_LEN(read_cases); i++)
-        tests[n++] = (struct CMUnitTest){
-            .name = read_cases[i].name, .test_func = check_read, .initial_state = &read_cases[i]};
+    ADD_ROWS(tests, n, start_cases, check_start);
+    ADD_ROWS(tests, n, env_cases, check_env);
+    ADD_ROWS(tests, n, write_cases, check_write);
+    ADD_ROWS(tests, n, read_cases, check_read);
     for (size_t i = 0; i < BLY_LEN(plain_tests); i++)
         tests[n++] = plain_tests[i];
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -17,6 +17,7 @@
 #include "base/err.h"
 #include "base/json.h"
 #include "rpc/rpc.h"
+#include "support/rows.h"
 
 /* ---- parsing ---- */
 
@@ -403,14 +404,8 @@ int main(void)
         {0};
     size_t n = 0;
 
-    for (size_t i = 0; i < BLY_LEN(parse_cases); i++)
-        tests[n++] = (struct CMUnitTest){.name = parse_cases[i].name,
-                                         .test_func = check_parse,
-                                         .initial_state = &parse_cases[i]};
-    for (size_t i = 0; i < BLY_LEN(failure_cases); i++)
-        tests[n++] = (struct CMUnitTest){.name = failure_cases[i].name,
-                                         .test_func = check_failure,
-                                         .initial_state = &failure_cases[i]};
+    ADD_ROWS(tests, n, parse_cases, check_parse);
+    ADD_ROWS(tests, n, failure_cases, check_failure);
     for (size_t i = 0; i < BLY_LEN(plain_tests); i++)
         tests[n++] = plain_tests[i];
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -10,6 +10,7 @@
 
 #include "base/cleanup.h"
 #include "fake.h"
+#include "support/rows.h"
 
 #define INIT        "> {\"id\":1,\"method\":\"initialize\",\"params\":{\"clientName\":\"t\"}}"
 #define INITIALIZED "> {\"method\":\"initialized\"}"
@@ -359,10 +360,7 @@ int main(void)
     };
     struct CMUnitTest tests[BLY_LEN(talks) + BLY_LEN(others)] = {0};
 
-    for (size_t i = 0; i < BLY_LEN(talks); i++)
-        tests[i] = (struct CMUnitTest){.name = talks[i].name,
-                                       .test_func = check_talk,
-                                       .initial_state = (void *)(uintptr_t)&talks[i]};
+    ROWS_AS_TESTS(tests, talks, check_talk);
     memcpy(tests + BLY_LEN(talks), others, sizeof(others));
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -11,6 +11,7 @@
 
 #include "base/cleanup.h"
 #include "server/order.h"
+#include "support/rows.h"
 
 /*
  * A script is a row of steps. "r1" and "w1" add a read or a write called 1, "r1a" one in lane a,
@@ -127,10 +128,7 @@ int main(void)
 {
     struct CMUnitTest tests[BLY_LEN(cases) + 1] = {0};
 
-    for (size_t i = 0; i < BLY_LEN(cases); i++)
-        tests[i] = (struct CMUnitTest){.name = cases[i].name,
-                                       .test_func = check_case,
-                                       .initial_state = (void *)(uintptr_t)&cases[i]};
+    ROWS_AS_TESTS(tests, cases, check_case);
     tests[BLY_LEN(cases)] = (struct CMUnitTest){.name = "random traffic keeps the rule",
                                                 .test_func = random_traffic_keeps_the_rule};
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -25,6 +25,7 @@
 #include "base/cleanup.h"
 #include "base/err.h"
 #include "sandbox/enforce/enforce_internal.h"
+#include "support/rows.h"
 
 #if defined(__x86_64__)
 #define NATIVE AUDIT_ARCH_X86_64
@@ -304,14 +305,6 @@ int main(void)
 {
     struct CMUnitTest tests[BLY_LEN(cases)] = {0};
 
-    for (size_t i = 0; i < BLY_LEN(cases); i++) {
-        union {
-            const void *in;
-            void *out;
-        } state = {&cases[i]};
-
-        tests[i] = (struct CMUnitTest){
-            .name = cases[i].name, .test_func = check_case, .initial_state = state.out};
-    }
+    ROWS_AS_TESTS(tests, cases, check_case);
     return cmocka_run_group_tests(tests, prepare, NULL);
 }

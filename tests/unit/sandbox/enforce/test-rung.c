@@ -10,6 +10,7 @@
 
 #include "base/cleanup.h"
 #include "sandbox/enforce/rung.h"
+#include "support/rows.h"
 
 enum { H = BLY_FOR_HELPER, P = BLY_FOR_PROCESS };
 
@@ -179,15 +180,7 @@ int main(void)
     };
     struct CMUnitTest tests[BLY_LEN(cases) + BLY_LEN(others)] = {0};
 
-    for (size_t i = 0; i < BLY_LEN(cases); i++) {
-        union {
-            const void *in;
-            void *out;
-        } state = {&cases[i]};
-
-        tests[i] = (struct CMUnitTest){
-            .name = cases[i].name, .test_func = check_case, .initial_state = state.out};
-    }
+    ROWS_AS_TESTS(tests, cases, check_case);
     memcpy(tests + BLY_LEN(cases), others, sizeof(others));
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "sandbox/policy/wrapper.h"
+#include "support/rows.h"
 
 #define PROGRAM "/client-home/tmp/arg0/codex-arg0RTsaos/codex-linux-sandbox"
 #define CWD     "--sandbox-policy-cwd", "/w/project"
@@ -247,10 +248,7 @@ int main(void)
     static const struct CMUnitTest plain[] = {cmocka_unit_test(only_the_base_name_counts)};
     struct CMUnitTest tests[BLY_LEN(cases)] = {0};
 
-    for (size_t i = 0; i < BLY_LEN(cases); i++)
-        tests[i] = (struct CMUnitTest){.name = cases[i].name,
-                                       .test_func = check_case,
-                                       .initial_state = (void *)(uintptr_t)&cases[i]};
+    ROWS_AS_TESTS(tests, cases, check_case);
     return cmocka_run_group_tests_name("wrapper", tests, NULL, NULL) +
            cmocka_run_group_tests_name("recognise", plain, NULL, NULL);
 }
