@@ -31,13 +31,13 @@ extern const struct file_request file_metadata, file_list, file_walk;
 
 struct workload;
 
-/* How a workload is run: `n` operations, or those that fit into `seconds`. */
-typedef int (*workload_run)(struct subject *subject, const struct workload *workload,
-                            struct result *result, unsigned n, double seconds);
+/* How a workload is run: `n` operations, or those that fit into `seconds`. 0; a negative errno. */
+typedef int workload_run(struct subject *subject, const struct workload *workload,
+                         struct result *result, unsigned n, double seconds);
 
 struct workload {
     const char *name;
-    workload_run run;
+    workload_run *run;
     unsigned n; /* operations, unless the time is over before */
     enum wall wall;
     const struct file_request *file; /* for those about files */
@@ -48,38 +48,14 @@ struct workload {
 extern const struct workload workloads[];
 extern const size_t n_workloads;
 
-/* files.c: one request at a time. */
-int run_connect(struct subject *subject, const struct workload *workload, struct result *result,
-                unsigned n, double seconds);
-int run_file(struct subject *subject, const struct workload *workload, struct result *result,
-             unsigned n, double seconds);
-int run_blocks(struct subject *subject, const struct workload *workload, struct result *result,
-               unsigned n, double seconds);
+workload_run run_connect, run_file, run_blocks;                 /* files.c */
+workload_run run_true, run_echo, run_poll, run_cat, run_stream; /* programs.c */
+workload_run run_pipeline, run_connections;                     /* crowds.c */
+workload_run run_idle, run_start;                               /* lives.c */
+
 /* Adds the parameters of a file request. */
 void file_add_params(const struct subject *subject, struct bly_buf *params,
                      const struct file_request *request, const char *root, enum wall wall);
-
-/* programs.c */
-int run_true(struct subject *subject, const struct workload *workload, struct result *result,
-             unsigned n, double seconds);
-int run_echo(struct subject *subject, const struct workload *workload, struct result *result,
-             unsigned n, double seconds);
-int run_poll(struct subject *subject, const struct workload *workload, struct result *result,
-             unsigned n, double seconds);
-int run_cat(struct subject *subject, const struct workload *workload, struct result *result,
-            unsigned n, double seconds);
-int run_stream(struct subject *subject, const struct workload *workload, struct result *result,
-               unsigned n, double seconds);
-
-/* crowds.c: many at once. */
-int run_pipeline(struct subject *subject, const struct workload *workload, struct result *result,
-                 unsigned n, double seconds);
-int run_connections(struct subject *subject, const struct workload *workload, struct result *result,
-                    unsigned n, double seconds);
-int run_idle(struct subject *subject, const struct workload *workload, struct result *result,
-             unsigned n, double seconds);
-int run_start(struct subject *subject, const struct workload *workload, struct result *result,
-              unsigned n, double seconds);
 
 /*
  * walls.c: figures of a wall that does not hold mean nothing, so it is tried first, once for each
