@@ -23,14 +23,7 @@
 
 #include "base/cleanup.h"
 #include "base/err.h"
-
-#if defined(__SANITIZE_ADDRESS__)
-#define SANITISED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define SANITISED 1
-#endif
-#endif
+#include "base/sanitized.h"
 
 /* Numbers that are the same on every architecture and newer than the headers we build with. */
 enum {
@@ -340,7 +333,7 @@ static const struct rule allow_helper[] = {
     ALLOW(rt_sigprocmask),
     ALLOW(exit),
     ALLOW(exit_group),
-#ifdef SANITISED
+#if BLY_SANITIZED
     ALLOW(mmap),
     ALLOW(mprotect),
     ALLOW(rt_sigaction),

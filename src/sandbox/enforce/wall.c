@@ -11,21 +11,10 @@
 
 #include "base/cleanup.h"
 #include "base/err.h"
+#include "base/sanitized.h"
 #include "sandbox/enforce/enforce_internal.h"
 #include "sandbox/enforce/supervise.h"
 #include "sandbox/plan/plan_internal.h"
-
-/* A sanitizer reserves terabytes of address space. */
-#if defined(__SANITIZE_ADDRESS__)
-#define SANITISED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define SANITISED 1
-#endif
-#endif
-#ifndef SANITISED
-#define SANITISED 0
-#endif
 
 /* The largest file a helper reads is 512 MiB, twice over while it becomes text. */
 static const rlim_t helper_memory = 4ULL << 30;
@@ -211,7 +200,7 @@ int bly_wall_set_limits(enum bly_filter filter, struct bly_err *err)
 
     if (r == 0)
         r = limit(RLIMIT_CORE, 0, "core files", err);
-    if (r < 0 || filter != BLY_FILTER_HELPER || SANITISED)
+    if (r < 0 || filter != BLY_FILTER_HELPER || BLY_SANITIZED)
         return r;
     if (getrlimit(RLIMIT_AS, &now) < 0)
         return bly_fail_sys(err, errno, "cannot read the memory limit");

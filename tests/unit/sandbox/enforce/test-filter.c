@@ -24,6 +24,7 @@
 
 #include "base/cleanup.h"
 #include "base/err.h"
+#include "base/sanitized.h"
 #include "sandbox/enforce/enforce_internal.h"
 #include "support/rows.h"
 
@@ -31,14 +32,6 @@
 #define NATIVE AUDIT_ARCH_X86_64
 #elif defined(__aarch64__)
 #define NATIVE AUDIT_ARCH_AARCH64
-#endif
-
-#if defined(__SANITIZE_ADDRESS__)
-#define SANITISED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define SANITISED 1
-#endif
 #endif
 
 #define ALLOWED  SECCOMP_RET_ALLOW
@@ -91,7 +84,7 @@ static const struct filter_case {
     {"helper: io_uring", HELPER, KILLED, SYS_io_uring_setup},
     {"helper: an unknown call", HELPER, KILLED, 4000},
     {"helper: another architecture", HELPER, KILLED, SYS_read, {0}, AUDIT_ARCH_I386},
-#ifndef SANITISED /* there the helper's list is longer */
+#if !BLY_SANITIZED /* there the helper's list is longer */
     {"helper: executable memory", HELPER, KILLED, SYS_mmap, {0, 4096, PROT_READ | PROT_EXEC}},
     {"helper: memory made executable", HELPER, KILLED, SYS_mprotect, {0, 4096, PROT_EXEC}},
     {"helper: terminals", HELPER, KILLED, SYS_ioctl, {0, TIOCSTI}},
