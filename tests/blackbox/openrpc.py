@@ -258,58 +258,72 @@ def each_member(document, method):
                 yield params, path, inner
 
 
+class Changes:
+    """Asks the decoders about each member of each request, changed in some way, and counts."""
+
+    def __init__(self):
+        self.document = printed()
+        self.tried = 0
+
+    def each(self, changes, check):
+        """`changes` yields (member, change of the object it is in) for a method and a schema; `check` gets the name of
+        the place, the member and what the decoder says."""
+        with Decoders() as decoders:
+            for method in requests(self.document):
+                for params, path, schema in each_member(self.document, method):
+                    for name, change in changes(method["name"], schema):
+                        why = decoders.fault(method["name"], changed(params, path, change))
+                        place = f"{method['name']} {'.'.join(map(str, (*path, name)))}"
+                        check(place, name, schema, why)
+                        self.tried += 1
+
+
 def members_that_are_required():
-    document = printed()
-    tried = 0
-    with Decoders() as decoders:
-        for method in requests(document):
-            for params, path, schema in each_member(document, method):
-                for name in schema.get("required", []):
-                    without = changed(params, path, lambda at: at.pop(name))  # noqa: B023
-                    why = decoders.fault(method["name"], without)
-                    # Without it a sandbox is not of this form, and the error is about the other one.
-                    wanted = ("permissions",) if name == "sandboxPolicy" else (name,)
-                    expect(why in [f"missing field `{w}`" for w in wanted],
-                           f"{method['name']} without {'.'.join(map(str, (*path, name)))}: {why}")
-                    tried += 1
-    expect(tried > 100, f"only {tried} tried")
+    def without(_method, schema):
+        return [(name, lambda at, name=name: at.pop(name)) for name in schema.get("required", [])]
+
+    def is_missed(place, name, _schema, why):
+        # Without it a sandbox is not of this form, and the error is about the other one.
+        wanted = "permissions" if name == "sandboxPolicy" else name
+        expect(why == f"missing field `{wanted}`", f"without {place}: {why}")
+
+    changes = Changes()
+    changes.each(without, is_missed)
+    expect(changes.tried > 100, f"only {changes.tried} tried")
 
 
 def members_that_may_be_null():
     """Or may not: the three kinds of members are told apart by this."""
-    document = printed()
-    tried = 0
-    with Decoders() as decoders:
-        for method in requests(document):
-            for params, path, schema in each_member(document, method):
-                for name, inner in schema["properties"].items():
-                    if (method["name"], name) in REFUSED:
-                        continue
-                    with_null = changed(params, path, lambda at: at.update({name: None}))  # noqa: B023
-                    why = decoders.fault(method["name"], with_null)
-                    expect((why is None) == document.allows_null(inner),
-                           f"{method['name']} with {'.'.join(map(str, (*path, name)))} null: {why}")
-                    tried += 1
-    expect(tried > 200, f"only {tried} tried")
+    changes = Changes()
+
+    def null(method, schema):
+        return [(name, lambda at, name=name: at.update({name: None})) for name in schema["properties"]
+                if (method, name) not in REFUSED]
+
+    def is_as_described(place, name, schema, why):
+        expect((why is None) == changes.document.allows_null(schema["properties"][name]), f"{place} null: {why}")
+
+    changes.each(null, is_as_described)
+    expect(changes.tried > 200, f"only {changes.tried} tried")
 
 
 def words_that_are_unknown():
-    document = printed()
-    tried = 0
-    with Decoders() as decoders:
-        for method in requests(document):
-            for params, path, schema in each_member(document, method):
-                for name, inner in schema["properties"].items():
-                    if "enum" not in document.resolve(inner):
-                        continue
-                    odd = changed(params, path, lambda at: at.update({name: "nonsense"}))  # noqa: B023
-                    why = decoders.fault(method["name"], odd)
-                    expect(why and why.startswith("unknown variant `nonsense`, expected "),
-                           f"{method['name']} {'.'.join(map(str, (*path, name)))}: {why}")
-                    for word in document.resolve(inner)["enum"]:
-                        expect(word is None or f"`{word}`" in why or word == "none", f"{why} does not name {word}")
-                    tried += 1
-    expect(tried > 20, f"only {tried} tried")
+    changes = Changes()
+
+    def words(schema, name):
+        return changes.document.resolve(schema["properties"][name]).get("enum")
+
+    def nonsense(_method, schema):
+        return [(name, lambda at, name=name: at.update({name: "nonsense"})) for name in schema["properties"]
+                if words(schema, name)]
+
+    def is_told(place, name, schema, why):
+        expect(why and why.startswith("unknown variant `nonsense`, expected "), f"{place}: {why}")
+        for word in words(schema, name):
+            expect(word is None or f"`{word}`" in why or word == "none", f"{why} does not name {word}")
+
+    changes.each(nonsense, is_told)
+    expect(changes.tried > 20, f"only {changes.tried} tried")
 
 
 # ---- the page for people
