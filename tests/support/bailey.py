@@ -391,6 +391,9 @@ def start_fails(*options):
                           timeout=PATIENCE_S, check=False)
 
 
+SANITIZER_STATUS = (-signal.SIGABRT, 23)  # an error with abort_on_error=1, leaks
+
+
 class Server:
     """exec-server in a process and a directory of its own."""
 
@@ -490,8 +493,11 @@ class Server:
     def __exit__(self, failed=None, *_):
         """Ends it in an orderly way, so that a sanitizer has its say about leaks; its status counts."""
         try:
-            status = self.process.returncode if self.has_ended() else self.stop()
-            expect(failed or status in (0, -signal.SIGKILL), f"the server ended with status {status}: {self.said()}")
+            # One that a test has ended may have any status but those of a sanitizer.
+            was_ended = self.has_ended()
+            status = self.process.returncode if was_ended else self.stop()
+            fine = status not in SANITIZER_STATUS if was_ended else status == 0
+            expect(failed or fine, f"the server ended with status {status}: {self.said()}")
         finally:
             self.process.kill()
             self.process.wait()
