@@ -4,6 +4,7 @@
  */
 #include "sandbox/plan/draft.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
@@ -232,8 +233,11 @@ static int expand_at(struct hunt *hunt, const char *path, struct bly_err *err)
     struct bly_node node = {0};
     int r = begin_hunt(hunt, &base, err);
 
-    if (r < 0 || !would_visit(hunt, base, path))
+    if (r < 0)
         return r;
+    assert(base != NULL);
+    if (!would_visit(hunt, base, path))
+        return 0;
     dir = bly_path_join(path, "..");
     if (!dir)
         return bly_fail_sys(err, ENOMEM, "cannot expand %s", hunt->pattern);
