@@ -33,13 +33,25 @@ bool bly_draft_has_rule(const struct bly_policy *policy, const char *path)
 /* Deny beats write beats read: the enumerators are in that order. */
 _Static_assert(BLY_ACCESS_READ < BLY_ACCESS_WRITE && BLY_ACCESS_WRITE < BLY_ACCESS_DENY, "order");
 
+/* The same, for somebody who adds them in order: then it goes behind the last one. */
+static bool find_place(const struct bly_policy *policy, const char *path, size_t depth,
+                       size_t *ret_index)
+{
+    const struct bly_rule *last = policy->n_rules > 0 ? &policy->rules[policy->n_rules - 1] : NULL;
+
+    *ret_index = policy->n_rules;
+    if (!last || bly_rules_compare_paths(last->path, last->depth, path, depth) < 0)
+        return false;
+    return find_rule(policy, path, ret_index);
+}
+
 static int put_rule(struct bly_policy *policy, const char *path, enum bly_access access,
                     unsigned flags, bool force, struct bly_err *err)
 {
     struct bly_rule *rule;
-    size_t at;
+    size_t depth = bly_path_depth(path), at;
 
-    if (find_rule(policy, path, &at)) {
+    if (find_place(policy, path, depth, &at)) {
         rule = &policy->rules[at];
         if (force || access > rule->access) {
             rule->access = access;
@@ -59,7 +71,7 @@ static int put_rule(struct bly_policy *policy, const char *path, enum bly_access
     policy->rules = rule;
     rule += at;
     memmove(rule + 1, rule, (policy->n_rules - 1 - at) * sizeof(*rule));
-    *rule = (struct bly_rule){strdup(path), access, (uint8_t)flags, (uint32_t)bly_path_depth(path)};
+    *rule = (struct bly_rule){strdup(path), access, (uint8_t)flags, (uint32_t)depth};
     return rule->path ? 0 : bly_fail_sys(err, ENOMEM, "cannot plan %s", path);
 }
 
@@ -159,18 +171,38 @@ static bool is_grant_in_effect(const struct bly_rule *rule, const struct bly_spo
     return !(rule->flags & BLY_RULE_IF_DIRECTORY) || spot->node.type == BLY_NODE_DIR;
 }
 
+/* Nobody gets to write the kernel's files, whatever a policy grants. */
+static const char *const kernel_trees[] = {"/proc", "/sys"};
+
+static enum bly_access most_for(const char *path, enum bly_access access)
+{
+    for (size_t i = 0; i < BLY_LEN(kernel_trees); i++)
+        if (access == BLY_ACCESS_WRITE && bly_path_is_within(path, kernel_trees[i]))
+            return BLY_ACCESS_READ;
+    return access;
+}
+
+static bool stands_in_writable(const struct bly_policy *policy, const struct fate *fate)
+{
+    if (fate->root && most_for(fate->root->spot.path, BLY_ACCESS_WRITE) == BLY_ACCESS_WRITE)
+        return true;
+    return bly_draft_parent_access(policy, fate->spot.path) == BLY_ACCESS_WRITE;
+}
+
 /* Whether a rule counts, given that the shallower ones are already in `policy`. */
 static bool counts(struct bly_draft *draft, const struct bly_policy *policy,
-                   const struct bly_rule *rule, const struct bly_spot *spot)
+                   const struct fate *fate)
 {
+    const struct bly_rule *rule = fate->rule;
+    const struct bly_spot *spot = &fate->spot;
+
     if (rule->access == BLY_ACCESS_DENY)
         return true;
     if (spot->state == BLY_SPOT_IN_PROC) {
         draft->wants_proc = true;
         return true;
     }
-    if (rule->access == BLY_ACCESS_READ &&
-        bly_draft_parent_access(policy, spot->path) == BLY_ACCESS_WRITE)
+    if (rule->access == BLY_ACCESS_READ && stands_in_writable(policy, fate))
         return true; /* a restriction, not a grant: it holds for what does not exist yet as well */
     return is_grant_in_effect(rule, spot);
 }
@@ -186,17 +218,6 @@ static int deny_link_names(struct bly_draft *draft, struct bly_policy *policy,
             r = bly_draft_add_rule(policy, draft->crossings[i].path, BLY_ACCESS_DENY,
                                    fate->rule->flags, err);
     return r;
-}
-
-/* Nobody gets to write the kernel's files, whatever a policy grants. */
-static const char *const kernel_trees[] = {"/proc", "/sys"};
-
-static enum bly_access most_for(const char *path, enum bly_access access)
-{
-    for (size_t i = 0; i < BLY_LEN(kernel_trees); i++)
-        if (access == BLY_ACCESS_WRITE && bly_path_is_within(path, kernel_trees[i]))
-            return BLY_ACCESS_READ;
-    return access;
 }
 
 /* The same where a grant of everything includes them. */
@@ -224,7 +245,7 @@ static int settle_rule(struct bly_draft *draft, struct bly_policy *policy, struc
     /* The names below a root count as long as the root does, and only in a directory. */
     if (fate->root && (!fate->root->kept || fate->root->spot.node.type != BLY_NODE_DIR))
         return 0;
-    if (!counts(draft, policy, rule, &fate->spot))
+    if (!counts(draft, policy, fate))
         return 0;
     fate->kept = true;
     if (fate->root && fate->spot.node.type == BLY_NODE_LINK &&

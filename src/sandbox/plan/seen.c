@@ -66,7 +66,7 @@ static struct bly_seen_node *find(const struct bly_seen *seen, const char *path,
 void bly_seen_init(struct bly_seen *seen, size_t expected)
 {
     seen->n_slots = SEEN_SLOTS_MIN;
-    while (seen->n_slots < 4 * expected && seen->n_slots < SEEN_SLOTS_MAX)
+    while (seen->n_slots < 2 * expected && seen->n_slots < SEEN_SLOTS_MAX)
         seen->n_slots *= 2;
     seen->slots = calloc(seen->n_slots, sizeof(*seen->slots));
 }
