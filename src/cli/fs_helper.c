@@ -198,6 +198,7 @@ int bly_cli_fs_helper(int argc, char **argv)
     int status, r;
 
     (void)argv;
+    bly_buf_init(&text, ANSWER_MAX);
     if (argc > 1) {
         bly_cli_fs_helper_help(stderr);
         return BLY_EXIT_USAGE;
@@ -205,7 +206,6 @@ int bly_cli_fs_helper(int argc, char **argv)
     bly_err_clear(&err);
     if (bly_environment_facts_init(&facts, &err) < 0)
         return fail(err.text);
-    bly_buf_init(&text, ANSWER_MAX);
     r = read_request(&facts.policy_env, &text, &request, &err);
     if (r < 0) {
         status = refuse(r, &err);

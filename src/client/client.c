@@ -159,9 +159,9 @@ static int send_envelope(struct bly_client *client, const char *method,
     struct bly_err err;
     int r;
 
+    bly_buf_init(&buf, REQUEST_MAX);
     if (params->error < 0)
         return bly_client_error_local(error, params->error, "the request is too large");
-    bly_buf_init(&buf, REQUEST_MAX);
     bly_buf_add_char(&buf, '{');
     if (id > 0)
         bly_buf_printf(&buf, "\"id\":%llu,", (unsigned long long)id);

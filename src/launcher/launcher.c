@@ -264,11 +264,11 @@ static int tell(struct bly_launcher *launcher, enum bly_wire_type type, uint64_t
     bly_autobuf struct bly_buf buf;
     int r;
 
+    bly_buf_init(&buf, sizeof(id));
     if (launcher->sock < 0 || launcher->reaped) {
         (void)bly_close(fd);
         return -EPIPE;
     }
-    bly_buf_init(&buf, sizeof(id));
     (void)bly_buf_put_u64(&buf, id);
     r = bly_wire_queue_send(&launcher->outbox, launcher->sock, type, &buf, fd);
     if (r == 0 && !bly_wire_queue_is_empty(&launcher->outbox))

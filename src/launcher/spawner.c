@@ -415,9 +415,9 @@ void bly_child_signal(struct bly_child *child, int sig)
 {
     bly_autobuf struct bly_buf buf;
 
+    bly_buf_init(&buf, 64);
     if (child->link->spawner == NULL)
         return; /* Its end is being reported. */
-    bly_buf_init(&buf, 64);
     (void)bly_buf_put_u64(&buf, child->id);
     (void)bly_buf_put_u32(&buf, (uint32_t)sig);
     (void)post(child->link->spawner, BLY_WIRE_SIGNAL, &buf);
