@@ -2,76 +2,158 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <linux/fs.h>
+#include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/ioctl.h>
 
+#include "base/casefold.h"
 #include "base/cleanup.h"
 #include "base/err.h"
+#include "base/path.h"
+#include "sandbox/policy/glob.h"
 
 #ifndef FS_CASEFOLD_FL
 #define FS_CASEFOLD_FL 0x40000000
 #endif
 
-/* The protected name that the component is in other letters; NULL: none, or in the same ones. */
-static const char *odd_name(const char *component, size_t len)
+/* NULL: out of memory. */
+static char *key_of(const char *path)
 {
-    for (size_t i = 0; bly_policy_protected_names[i]; i++) {
-        const char *name = bly_policy_protected_names[i];
+    size_t len = strlen(path);
+    char *key = malloc(len + 1);
 
-        if (strlen(name) == len && strncasecmp(component, name, len) == 0)
-            return memcmp(component, name, len) == 0 ? NULL : name;
+    if (key)
+        bly_casefold(path, len, key);
+    return key;
+}
+
+static bool means(const char *text, const char *key)
+{
+    bly_autofree char *folded = key_of(text);
+
+    return folded && strcmp(folded, key) == 0;
+}
+
+/* From a reason of the folded policy to one of the policy that the client knows. */
+static void translate(const struct bly_fold *fold, struct bly_denial *reason)
+{
+    const struct bly_policy *policy = fold->policy, *folded = fold->folded;
+    size_t i = 0;
+
+    if (reason->by == BLY_BY_RULE) {
+        const struct bly_rule *rule = &folded->rules[reason->index];
+
+        while (i < policy->n_rules && (policy->rules[i].access != rule->access ||
+                                       !means(policy->rules[i].path, rule->path)))
+            i++;
+        reason->by = i < policy->n_rules ? BLY_BY_RULE : BLY_BY_NOTHING;
     }
-    return NULL;
-}
-
-/* `at` is the slash in front of a component of `path`. */
-static bool is_folded(char *path, size_t at, bool (*folds)(const char *dir))
-{
-    bool answer;
-
-    path[at] = '\0';
-    answer = folds(at == 0 ? "/" : path);
-    path[at] = '/';
-    return answer;
-}
-
-enum bly_access bly_fold_explain(const struct bly_policy *policy, const char *path,
-                                 bool (*folds)(const char *dir), struct bly_denial *ret_reason)
-{
-    char folded[PATH_MAX];
-    size_t size = strlen(path) + 1;
-    bool copied = false;
-
-    for (const char *slash = path; *slash == '/';) {
-        size_t at = (size_t)(slash - path), len = strcspn(slash + 1, "/");
-        const char *name = slash[1] == '.' ? odd_name(slash + 1, len) : NULL;
-
-        slash += 1 + len;
-        if (name == NULL)
-            continue;
-        if (!copied && size > sizeof folded) { /* nor can it be opened */
-            ret_reason->by = BLY_BY_NOTHING;
-            ret_reason->index = 0;
-            return BLY_ACCESS_DENY;
-        }
-        if (!copied)
-            memcpy(folded, path, size);
-        copied = true;
-        if (is_folded(folded, at, folds))
-            memcpy(folded + at + 1, name, len);
+    if (reason->by == BLY_BY_GLOB) {
+        while (i < policy->n_deny_globs &&
+               !means(policy->deny_globs[i], folded->deny_globs[reason->index]))
+            i++;
+        reason->by = i < policy->n_deny_globs ? BLY_BY_GLOB : BLY_BY_NOTHING;
     }
-    return bly_policy_explain(policy, copied ? folded : path, ret_reason);
+    reason->index = reason->by == BLY_BY_NOTHING ? 0 : (uint32_t)i;
 }
 
-enum bly_access bly_fold_decide(const struct bly_policy *policy, const char *path,
-                                bool (*folds)(const char *dir))
+static bool is_stricter(enum bly_access access, enum bly_access than)
 {
-    struct bly_denial reason;
+    return than == BLY_ACCESS_WRITE
+               ? access != BLY_ACCESS_WRITE
+               : than == BLY_ACCESS_READ && access != BLY_ACCESS_READ && access != BLY_ACCESS_WRITE;
+}
 
-    return bly_fold_explain(policy, path, folds, &reason);
+/* How much of `path`, up to a slash, begins the `len` bytes of `text` in the same letters. */
+static size_t common_dir(const char *path, const char *text, size_t len)
+{
+    size_t common = 0, i = 0;
+
+    for (; i < len && text[i] == path[i]; i++)
+        if (path[i] == '/')
+            common = i;
+    return i == len && path[i] == '/' ? len : common;
+}
+
+/* The length of the first directory on `path` in which other letters make something apply to it;
+ * that of `path` when nothing does. Looks for everything, as it is next to never needed. */
+static size_t first_difference(const struct bly_policy *policy, const char *path, const char *key)
+{
+    size_t first = strlen(path);
+
+    for (size_t i = 0; i < policy->n_rules; i++) {
+        const char *text = policy->rules[i].path;
+        bly_autofree char *folded = key_of(text);
+        size_t len = common_dir(path, text, strlen(text));
+
+        if (len < first && !bly_path_is_within(path, text) &&
+            (!folded || bly_path_is_within(key, folded)))
+            first = len;
+    }
+    for (size_t i = 0; i < policy->n_deny_globs; i++) {
+        const char *glob = policy->deny_globs[i];
+        bly_autofree char *folded = key_of(glob);
+        size_t len = common_dir(path, glob, bly_glob_literal_dir(glob));
+
+        if (len < first && (!folded || bly_glob_covers(folded, key)))
+            first = len;
+    }
+    return first;
+}
+
+/* Whether one of the directories folds in whose names `path` differs from what applies to it. */
+static bool lies_in_fold(const struct bly_fold *fold, const char *path, size_t first)
+{
+    bly_autofree char *dir = strdup(path);
+    char *slash;
+
+    if (dir == NULL)
+        return true;
+    while ((slash = strrchr(dir, '/')) != NULL && (size_t)(slash - dir) >= first && slash != dir) {
+        *slash = '\0';
+        if (fold->folds(dir))
+            return true;
+    }
+    return first == 0 && fold->folds("/");
+}
+
+enum bly_access bly_fold_explain(const struct bly_fold *fold, const char *path,
+                                 struct bly_denial *ret_reason)
+{
+    enum bly_access access = bly_policy_explain(fold->policy, path, ret_reason), strict;
+    bly_autofree char *key = NULL;
+    struct bly_denial reason = *ret_reason;
+
+    if (!fold->policy->wall || (access != BLY_ACCESS_READ && access != BLY_ACCESS_WRITE))
+        return access;
+    key = fold->folded ? key_of(path) : NULL;
+    if (key == NULL) /* no memory: only what folds nowhere is certain */
+        return lies_in_fold(fold, path, 0) ? BLY_ACCESS_DENY : access;
+    strict = bly_policy_explain(fold->folded, key, &reason);
+    if (!is_stricter(strict, access) ||
+        !lies_in_fold(fold, path, first_difference(fold->policy, path, key)))
+        return access;
+    translate(fold, &reason);
+    *ret_reason = reason;
+    return strict;
+}
+
+enum bly_access bly_fold_decide(const struct bly_fold *fold, const char *path)
+{
+    struct bly_denial reason = {0};
+
+    return bly_fold_explain(fold, path, &reason);
+}
+
+bool bly_fold_holds(const struct bly_fold *fold, const char *path,
+                    bool (*test)(const struct bly_policy *policy, const char *path))
+{
+    bly_autofree char *key = fold->folded ? key_of(path) : NULL;
+
+    if (!test(fold->policy, path))
+        return false;
+    return (key && test(fold->folded, key)) || !lies_in_fold(fold, path, 0);
 }
 
 bool bly_fold_on_disk(const char *dir)

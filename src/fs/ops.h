@@ -17,6 +17,7 @@ struct bly_policy;
 
 struct bly_view {
     const struct bly_policy *policy; /* NULL: direct, no decision */
+    const struct bly_policy *folded; /* see fs/fold.h */
     const atomic_bool *cancelled; /* NULL: cannot be cancelled; checked at each entry and block */
 };
 

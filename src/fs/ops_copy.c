@@ -402,11 +402,11 @@ static int open_tree_source(struct tree_copy *tree, const struct bly_place *from
 /* Decides for both trees before anything is made, unless nothing in them needs a look. */
 static int rehearse(struct tree_copy *tree, const struct bly_place *from, struct bly_err *err)
 {
-    const struct bly_policy *policy = tree->copy.view->policy;
+    struct bly_fold fold = bly_view_fold(tree->copy.view);
     int r;
 
-    if (policy == NULL ||
-        (reads_tree(policy, from->canonical) && bly_policy_writes_tree(policy, tree->to_base)))
+    if (fold.policy == NULL || (bly_fold_holds(&fold, from->canonical, reads_tree) &&
+                                bly_fold_holds(&fold, tree->to_base, bly_policy_writes_tree)))
         return 0;
     tree->judge = true;
     tree->rehearsal = true;

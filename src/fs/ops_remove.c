@@ -170,7 +170,9 @@ static int over_tree(const struct bly_view *view, const char *path, const struct
 static int remove_tree(const struct bly_view *view, const char *path, const struct bly_place *place,
                        struct bly_err *err)
 {
-    bool judging = view->policy != NULL && !bly_policy_writes_tree(view->policy, place->canonical);
+    struct bly_fold fold = bly_view_fold(view);
+    bool judging =
+        view->policy != NULL && !bly_fold_holds(&fold, place->canonical, bly_policy_writes_tree);
     int r = judging ? over_tree(view, path, place, true, judge_tree, false, err) : 0;
 
     for (int refills = 0; r == 0; refills++) {

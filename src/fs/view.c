@@ -10,7 +10,6 @@
 #include "base/cleanup.h"
 #include "base/err.h"
 #include "base/path.h"
-#include "fs/fold.h"
 #include "sandbox/policy/policy.h"
 
 enum {
@@ -26,10 +25,16 @@ static bool permits(enum bly_access access, enum bly_need need)
     return access == BLY_ACCESS_WRITE || (access == BLY_ACCESS_READ && need == BLY_NEED_READ);
 }
 
+struct bly_fold bly_view_fold(const struct bly_view *view)
+{
+    return (struct bly_fold){view->policy, view->folded, bly_fold_on_disk};
+}
+
 bool bly_view_permits(const struct bly_view *view, const char *canonical, enum bly_need need)
 {
-    return view->policy == NULL ||
-           permits(bly_fold_decide(view->policy, canonical, bly_fold_on_disk), need);
+    struct bly_fold fold = bly_view_fold(view);
+
+    return view->policy == NULL || permits(bly_fold_decide(&fold, canonical), need);
 }
 
 /* `denial` says which rule decided for `access`. */
@@ -55,7 +60,8 @@ int bly_view_refuse(const struct bly_view *view, const char *path, const char *c
                     enum bly_need need, struct bly_err *err)
 {
     struct bly_denial denial = {0};
-    enum bly_access access = bly_fold_explain(view->policy, canonical, bly_fold_on_disk, &denial);
+    struct bly_fold fold = bly_view_fold(view);
+    enum bly_access access = bly_fold_explain(&fold, canonical, &denial);
 
     return refuse(path, access, denial, need, err);
 }

@@ -13,11 +13,15 @@
 #include <stddef.h>
 #include <sys/stat.h>
 
+#include "fs/fold.h"
 #include "fs/ops.h"
 
 struct bly_err;
 
 enum bly_need { BLY_NEED_READ, BLY_NEED_WRITE };
+
+/* The policy and the disk, to be asked about a canonical name. */
+struct bly_fold bly_view_fold(const struct bly_view *view);
 
 /* What the policy says about a canonical name. True without a policy. */
 bool bly_view_permits(const struct bly_view *view, const char *canonical, enum bly_need need);

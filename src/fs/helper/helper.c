@@ -13,6 +13,7 @@
 #include "fs/oneshot.h"
 #include "fs/ops.h"
 #include "fs/ops_internal.h"
+#include "sandbox/policy/policy.h"
 
 struct helper {
     int sock;
@@ -244,7 +245,8 @@ int bly_helper_main(int socket_fd, const struct bly_policy *policy)
     struct helper *h = &the_helper;
 
     h->sock = socket_fd;
-    h->view = (struct bly_view){.policy = policy};
+    h->view =
+        (struct bly_view){.policy = policy, .folded = policy ? bly_policy_casefold(policy) : NULL};
     for (;;) {
         bly_autofd int fd = -EBADF;
         ssize_t n = bly_hwire_recv(socket_fd, h->packet, sizeof h->packet, &fd);

@@ -151,6 +151,8 @@ static const struct rule deny_always[] = {
     EQUALS(SCMP_SYS(ioctl), EPERM, 1, TIOCLINUX),
     EQUALS(SCMP_SYS(ioctl), EPERM, 1, TIOCSETD),
     EQUALS(SCMP_SYS(ioctl), EPERM, 1, TIOCCONS),
+    /* an empty directory made to fold case, where a name is watched that is not there yet */
+    EQUALS(SCMP_SYS(ioctl), EOPNOTSUPP, 1, FS_IOC_SETFLAGS),
     /* old processor modes */
     {SCMP_SYS(modify_ldt), EPERM},
     {SCMP_SYS(vm86), EPERM},

@@ -14,6 +14,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/casefold.h"
 #include "base/cleanup.h"
 #include "base/err.h"
 #include "sandbox/plan/plan_internal.h"
@@ -146,6 +147,12 @@ bool bly_supervise_needed(const struct bly_plan *plan)
     return plan->n_absents > 0;
 }
 
+/* What a file system answers on which no directory folds. */
+static bool knows_no_flags(int sys)
+{
+    return sys == ENOTTY || sys == EOPNOTSUPP || sys == EINVAL || sys == ENOSYS;
+}
+
 static int guard_init(struct bly_guard *guard, const struct bly_absent *absent, struct bly_err *err)
 {
     bly_autofd int fd = open(absent->dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -157,15 +164,19 @@ static int guard_init(struct bly_guard *guard, const struct bly_absent *absent, 
         fd = open(absent->dir, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0 || fstat(fd, &st) < 0)
         return bly_fail_sys(err, errno, "cannot guard %s in %s", absent->name, absent->dir);
-    /* Fails where the file system has no such flag, and then names are compared byte by byte. */
     if (ioctl(fd, FS_IOC_GETFLAGS, &flags) < 0)
-        flags = 0;
+        flags = knows_no_flags(errno) ? 0 : FS_CASEFOLD_FL;
 
+    /* It stays like that: the filter lets nobody inside set flags. */
     *guard = (struct bly_guard){.dev = st.st_dev,
                                 .ino = st.st_ino,
                                 .fold = (flags & FS_CASEFOLD_FL) != 0,
                                 .name = strdup(absent->name)};
-    return guard->name ? 0 : bly_fail_sys(err, ENOMEM, "cannot guard %s", absent->name);
+    if (guard->name == NULL)
+        return bly_fail_sys(err, ENOMEM, "cannot guard %s", absent->name);
+    if (guard->fold)
+        bly_casefold(absent->name, strlen(absent->name), guard->name);
+    return 0;
 }
 
 static size_t larger(size_t a, size_t b)

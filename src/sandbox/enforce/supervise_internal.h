@@ -32,8 +32,8 @@ enum {
 struct bly_guard {
     dev_t dev;
     ino_t ino;
-    bool fold; /* the directory ignores case */
-    char *name;
+    bool fold;  /* the directory folds case, or might */
+    char *name; /* with `fold` in the form of base/casefold.h */
 };
 
 struct bly_supervisor {

@@ -6,12 +6,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/ioctl.h>
 #include <sys/uio.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "base/casefold.h"
 #include "base/cleanup.h"
 
 enum {
@@ -310,11 +310,12 @@ int bly_goal_find(struct bly_reported *call, int dirfd, const char *path, bool f
 static bool same_name(const struct bly_guard *guard, const char *name)
 {
     size_t len = strcspn(name, "/");
+    char key[NAME_MAX + 2];
 
-    if (strlen(guard->name) != len)
-        return false;
-    return guard->fold ? strncasecmp(guard->name, name, len) == 0
-                       : strncmp(guard->name, name, len) == 0;
+    if (!guard->fold)
+        return strlen(guard->name) == len && strncmp(guard->name, name, len) == 0;
+    bly_casefold(name, len, key);
+    return strcmp(guard->name, key) == 0;
 }
 
 int bly_goal_judge(const struct bly_reported *call, const struct bly_goal *goal)

@@ -3,7 +3,8 @@
 /*
  * Deny patterns. A *simple* pattern is absolute, normalised like a path and made of literal bytes,
  * \x (x itself), ?, *, ** and [classes]; alternatives {a,b} are gone. The matcher takes any text
- * without trouble; only the compiler says what is no pattern. For sandbox/policy and sandbox/plan.
+ * without trouble; only the compiler says what is no pattern. For sandbox/policy, sandbox/plan
+ * and fs/fold.c.
  * Pure; the matcher does not allocate.
  */
 #include <stdbool.h>

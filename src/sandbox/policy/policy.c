@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/casefold.h"
 #include "base/cleanup.h"
 #include "base/err.h"
 #include "base/path.h"
@@ -150,6 +151,21 @@ void bly_policy_derive(struct bly_policy *policy)
 
     policy->writes_all = !policy->wall || root == BLY_ACCESS_WRITE;
     policy->reads_all = !policy->wall || (!hides && root != BLY_ACCESS_NONE);
+}
+
+struct bly_policy *bly_policy_casefold(const struct bly_policy *policy)
+{
+    struct bly_policy *copy = bly_policy_copy(policy);
+
+    if (!copy)
+        return NULL;
+    for (size_t i = 0; i < copy->n_rules; i++)
+        bly_casefold(policy->rules[i].path, strlen(policy->rules[i].path), copy->rules[i].path);
+    for (size_t i = 0; i < copy->n_deny_globs; i++)
+        bly_casefold(policy->deny_globs[i], strlen(policy->deny_globs[i]), copy->deny_globs[i]);
+    copy->n_rules = bly_rules_sort(copy->rules, copy->n_rules);
+    bly_policy_derive(copy);
+    return copy;
 }
 
 static bool is_platform_default(const char *path)

@@ -116,6 +116,12 @@ extern const char *const bly_policy_protected_names[];
 struct bly_policy *bly_policy_copy(const struct bly_policy *policy);
 
 /*
+ * A copy with all names in the form of base/casefold.h, in which it is to be asked: what it says of
+ * a path in that form `policy` says of one of the names that mean the same where case is folded.
+ */
+struct bly_policy *bly_policy_casefold(const struct bly_policy *policy);
+
+/*
  * Wire form: the same policy always packs to the same bytes, so the bytes are also its identity
  * (helper pool key). unpack(pack(p)) equals p. unpack returns -EBADMSG on malformed input.
  */

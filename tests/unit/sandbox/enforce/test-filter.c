@@ -138,6 +138,12 @@ static const struct filter_case {
     {"offline: TIOCLINUX", OFF, FAILS(EPERM), SYS_ioctl, {0, TIOCLINUX}},
     {"offline: TIOCSETD", OFF, FAILS(EPERM), SYS_ioctl, {0, TIOCSETD}},
     {"offline: TIOCCONS", OFF, FAILS(EPERM), SYS_ioctl, {0, TIOCCONS}},
+    {"offline: flags of files", OFF, FAILS(EOPNOTSUPP), SYS_ioctl, {3, FS_IOC_SETFLAGS}},
+    {"offline: flags, with garbage",
+     OFF,
+     FAILS(EOPNOTSUPP),
+     SYS_ioctl,
+     {3, HIGH | FS_IOC_SETFLAGS}},
     {"offline: another architecture", OFF, KILLED, 1, {0}, AUDIT_ARCH_I386},
 
     {"offline: UNIX stream", OFF, ALLOWED, SYS_socket, {AF_UNIX, SOCK_STREAM}},

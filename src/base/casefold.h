@@ -1,0 +1,17 @@
+#pragma once
+
+/*
+ * Names in directories that fold case (FS_CASEFOLD_FL). The kernel compares what is left of two
+ * names after Unicode's normalisation (NFD) and case folding without the characters that are
+ * ignored: ".g<U+200D>IT" is ".git" there, and ".aw<U+017F>" is ".aws". Pure, any thread.
+ */
+#include <stddef.h>
+
+/*
+ * The form of a path, name or pattern in which names are compared: those the kernel takes for the
+ * same have the same. The reverse does not hold, this forgets more than the kernel does: of what is
+ * not ASCII, and of letters in front of it, only that something was there. Slashes stay, and what
+ * stood between two of them never gets empty. `key` has room for `len` + 1 bytes, which is always
+ * enough.
+ */
+void bly_casefold(const char *text, size_t len, char *key);
