@@ -105,6 +105,11 @@ def below(group):
     return sorted(os.path.relpath(os.path.join(d, n), group) for d, names, _ in os.walk(group) for n in names)
 
 
+def handed_down(group):
+    with open(group + "/cgroup.subtree_control", encoding="ascii") as f:
+        return f.read().strip()
+
+
 def what_bounds(*under):
     """What doctor says."""
     said = subprocess.run([*under, bailey.BAILEY, "doctor", "--json"], capture_output=True, text=True, check=False)
@@ -251,6 +256,8 @@ def cgroup_fork_bomb(how):
     with cgroup_of(how) as group:
         with server_in(how, group, "--max-walled-tasks", FEW) as server:
             check_fork_bomb(server)
+        # Nobody may enter a group while it hands down controllers.
+        until(lambda: handed_down(group) == "", "the group to be as it was")
         with server_in(how, group, "--max-walled-tasks", 0, *(["--max-walled-memory-bytes", 1 << 30] if how == "named"
                                                               else [])) as server:
             check_twin(server)
@@ -284,8 +291,7 @@ def groups_end(how):
                 until(lambda: len([n for n in below(group) if "wall-" in n]) == 2, "the end of the first one's")
             server.stop()
             until(lambda: below(group) == [], f"the end of all: {below(group)}")
-        with open(group + "/cgroup.subtree_control", encoding="ascii") as f:
-            expect(f.read().strip() == "", "the group is as it was")
+        expect(handed_down(group) == "", "the group is as it was")
 
 
 def groups_end_by_sigkill(how):

@@ -385,6 +385,12 @@ def as_user(user):
     return {} if user is None else {"user": user, "group": user, "extra_groups": []}
 
 
+def landlock_abi():
+    """What the kernel has, 0 without Landlock. Programs on the second rung take 6."""
+    said = subprocess.run([BAILEY, "doctor", "--json"], capture_output=True, text=True, check=False)
+    return json.loads(said.stdout)["landlock"]
+
+
 def start_fails(*options):
     """A server that is not expected to start, when it has ended."""
     return subprocess.run([BAILEY, "exec-server", *options], stdin=subprocess.DEVNULL, capture_output=True, text=True,
