@@ -50,6 +50,10 @@ struct check {
     char cost[BLY_FIX_MAX], fix[BLY_FIX_MAX]; /* "": those of its row in the table */
 };
 
+#define INSTALL_PROFILE                                                    \
+    "install packaging/apparmor/bailey as /etc/apparmor.d/bailey and run " \
+    "apparmor_parser -r /etc/apparmor.d/bailey"
+
 struct doctor {
     struct bly_features features;
     struct bly_err prepare_err; /* kind NONE: filters can be compiled */
@@ -170,6 +174,15 @@ static void outer_filter(const struct doctor *doctor, struct check *check)
         judge(check, GOOD, "none");
 }
 
+static void root_directory(const struct doctor *doctor, struct check *check)
+{
+    if (bly_probe_chrooted())
+        judge(check, BAD, "a chroot");
+    else
+        judge(check, GOOD, "no chroot");
+    (void)snprintf(check->fix, sizeof(check->fix), "%s", doctor->features.fix);
+}
+
 static void user_namespaces(const struct doctor *doctor, struct check *check)
 {
     check_namespace(doctor, check, CLONE_NEWUSER);
@@ -206,18 +219,30 @@ static void unprivileged_clone(const struct doctor *doctor, struct check *check)
     judge(check, n == 0 && geteuid() != 0 ? BAD : GOOD, n < 0 ? "no such setting" : "%lld", n);
 }
 
+/* The profile belongs to a path, and we might live somewhere else. */
+static bool profile_is_for(const char *program)
+{
+    return strcmp(program, "/usr/bin/bailey") == 0 || strcmp(program, "/usr/local/bin/bailey") == 0;
+}
+
 static void apparmor(const struct doctor *doctor, struct check *check)
 {
     long long n = read_number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns");
-    char profile[128] = "unconfined";
+    char profile[128] = "unconfined", program[256];
+    ssize_t len = readlink("/proc/self/exe", program, sizeof(program) - 1);
 
+    program[len < 0 ? 0 : len] = '\0';
     (void)read_line("/proc/self/attr/current", profile, sizeof(profile));
     if (n != 1)
         judge(check, GOOD, "%s", n < 0 ? "no such restriction" : "off");
     else if (doctor->features.works[BLY_WALL_HELPER])
         judge(check, GOOD, "on, and does not apply here (profile %s)", profile);
     else
-        judge(check, BAD, "on (profile %s)", profile);
+        judge(check, BAD, "on (profile %s of %s)", profile, program);
+    if (check->state == BAD && !profile_is_for(program))
+        (void)snprintf(
+            check->fix, sizeof(check->fix), "%s",
+            "write the path of this program into packaging/apparmor/bailey, " INSTALL_PROFILE);
 }
 
 static int call_mount_interface(void)
@@ -236,7 +261,8 @@ static void mount_interface(const struct doctor *doctor, struct check *check)
     unsigned long flags = CLONE_NEWUSER | CLONE_NEWNS;
     int r = try_in_child(flags, nothing) == 0 ? try_in_child(flags, call_mount_interface) : -1;
 
-    (void)doctor;
+    if (r != ENOSYS) /* not the kernel's age, but what is in the way of all namespaces */
+        (void)snprintf(check->fix, sizeof(check->fix), "%s", doctor->features.fix);
     if (r < 0)
         judge(check, BAD, "cannot be tried: there is no mount namespace");
     else if (r == 0)
@@ -253,6 +279,8 @@ static void proc(const struct doctor *doctor, struct check *check)
         judge(check, BAD, "refused");
     else
         judge(check, GOOD, "can be mounted");
+    if (!doctor->features.works[BLY_WALL_PROCESS])
+        (void)snprintf(check->fix, sizeof(check->fix), "%s", doctor->features.fix);
 }
 
 static void landlock(const struct doctor *doctor, struct check *check)
@@ -393,14 +421,14 @@ static const struct row {
     {"kernel", "kernel", kernel, NULL, NULL},
     {"user", "running as", user, NULL, "run it as an ordinary user"},
     {"outer-filter", "system call filter around us", outer_filter, NULL, NULL},
+    {"root", "root directory", root_directory, NEEDS_NAMESPACES, NULL},
     {"user-namespaces", "user namespaces", user_namespaces, NEEDS_NAMESPACES, NULL},
     {"max-user-namespaces", "user.max_user_namespaces", max_user_namespaces, NEEDS_NAMESPACES,
      "sysctl -w user.max_user_namespaces=15000"},
     {"unprivileged-userns-clone", "kernel.unprivileged_userns_clone", unprivileged_clone,
      NEEDS_NAMESPACES, "sysctl -w kernel.unprivileged_userns_clone=1"},
     {"apparmor", "AppArmor's restriction of user namespaces", apparmor, NEEDS_NAMESPACES,
-     "install packaging/apparmor/bailey as /etc/apparmor.d/bailey and run "
-     "apparmor_parser -r /etc/apparmor.d/bailey"},
+     INSTALL_PROFILE},
     {"mount-namespaces", "mount namespaces", mount_namespaces, NEEDS_NAMESPACES, NULL},
     {"pid-namespaces", "pid namespaces", pid_namespaces, NEEDS_NAMESPACES, NULL},
     {"net-namespaces", "network namespaces", net_namespaces, "programs without the network", NULL},

@@ -3,11 +3,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -254,6 +256,35 @@ static bool file_says(const char *path, const char *line)
     return strstr(text, line) != NULL;
 }
 
+/* In a child: joining our own mount namespace leads to its root. */
+static bool is_elsewhere(const struct stat *root)
+{
+    bly_autofd int fd = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
+    struct stat own;
+
+    return fd >= 0 && setns(fd, CLONE_NEWNS) == 0 && stat("/", &own) == 0 &&
+           (own.st_dev != root->st_dev || own.st_ino != root->st_ino);
+}
+
+bool bly_probe_chrooted(void)
+{
+    struct statx root;
+    struct stat st;
+    int status = 0;
+    pid_t pid;
+
+    if (statx(AT_FDCWD, "/", 0, STATX_INO, &root) == 0 &&
+        (root.stx_attributes_mask & STATX_ATTR_MOUNT_ROOT) &&
+        !(root.stx_attributes & STATX_ATTR_MOUNT_ROOT))
+        return true;
+    pid = stat("/", &st) == 0 ? fork() : -1;
+    if (pid == 0)
+        _exit(is_elsewhere(&st));
+    while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    return pid > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 1;
+}
+
 void bly_probe_fix(char fix[BLY_FIX_MAX])
 {
     static const struct {
@@ -273,6 +304,11 @@ void bly_probe_fix(char fix[BLY_FIX_MAX])
     };
 
     fix[0] = '\0';
+    if (bly_probe_chrooted())
+        (void)snprintf(
+            fix, BLY_FIX_MAX, "%s",
+            "leave the chroot, in which nobody gets namespaces: enter its directory with "
+            "pivot_root(2) instead, as bwrap --dev-bind DIR / and systemd-nspawn do");
     for (size_t i = 0; i < BLY_LEN(causes) && fix[0] == '\0'; i++)
         if ((!causes[i].ordinary_users_only || geteuid() != 0) &&
             file_says(causes[i].path, causes[i].line))

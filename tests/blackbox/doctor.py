@@ -10,13 +10,13 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 
-from bailey import BAILEY, Skip, as_user, checked  # noqa: E402
+from bailey import BAILEY, Skip, as_user, checked, landlock_abi  # noqa: E402
 from bailey import run as run_cases  # noqa: E402
 from yard import NOBODY, Yard  # noqa: E402
 
 WITHOUT = os.path.abspath(sys.argv[2])
 
-CHECKS = {"kernel", "user", "outer-filter", "user-namespaces", "max-user-namespaces", "unprivileged-userns-clone",
+CHECKS = {"kernel", "user", "outer-filter", "root", "user-namespaces", "max-user-namespaces", "unprivileged-userns-clone",
           "apparmor", "mount-namespaces", "pid-namespaces", "net-namespaces", "mount-interface", "proc", "landlock",
           "seccomp", "seccomp-notify", "openat2", "pidfd", "inotify", "bounds", "descriptors", "yama", "wall-files",
           "wall-programs", "wall-programs-online", "wall-network"}
@@ -47,6 +47,12 @@ def run(yard, missing, *arguments, user=None):
                           timeout=60, check=False, cwd="/", **as_user(user))
 
 
+def rungs_here(rungs):
+    """What is left of them where Landlock knows nothing of processes: no program is served on the second rung."""
+    return [3 if rung == 2 and name.startswith("programs") and landlock_abi() < 6 else rung
+            for name, rung in zip(POLICIES, rungs)]
+
+
 def cases(yard, who, user):
     for missing, options, status, lacks, rungs in CASES:
         title = f"{who}, without {' and '.join(missing) or 'nothing'} {' '.join(options)}".strip()
@@ -58,7 +64,7 @@ def cases(yard, who, user):
         yield f"{title}: every check is there", set(checks) == CHECKS, set(checks) ^ CHECKS
         if lacks is not None:
             yield f"{title}: what is missing", found == lacks, found ^ lacks
-        yield f"{title}: the rungs", [p["rung"] for p in told["policies"]] == rungs, told["policies"]
+        yield f"{title}: the rungs", [p["rung"] for p in told["policies"]] == rungs_here(rungs), told["policies"]
         yield f"{title}: a refusal has a reason", all(
             ("refusal" in p) == (p["rung"] == 3) for p in told["policies"]), told["policies"]
         yield f"{title}: what is missing costs something", all(
@@ -66,6 +72,42 @@ def cases(yard, who, user):
         people = run(yard, missing, *options, user=user)
         yield f"{title}: people are told the same", people.returncode == status and (
             len(re.findall("^MISSING ", people.stdout, re.M)) == len(found)), people.stdout
+
+
+# A directory like the root, $0: then a command in it, by chroot(2) or by pivot_root(2).
+PREPARE = """
+for d in bin sbin lib lib64 usr etc dev proc sys tmp var; do
+    if [ -L /$d ]; then cp -P /$d "$0/$d"; elif [ -d /$d ]; then mkdir "$0/$d" && mount --rbind /$d "$0/$d"; fi
+done
+how=$1; shift
+case $how in
+plain) exec chroot "$0" "$@" ;;
+user) exec chroot --userspec=65534:65534 "$0" "$@" ;;
+mounted) mount --rbind "$0" "$0" && exec chroot "$0" "$@" ;;
+pivoted) mount --rbind "$0" "$0" && cd "$0" && mkdir old && pivot_root . old && umount -l /old && exec "$@" ;;
+esac
+"""
+
+
+def in_another_root(yard, how, *arguments):
+    root = yard.path("root-" + how)
+    os.mkdir(root)
+    return subprocess.run(["unshare", "-m", "--propagation", "private", "sh", "-ec", PREPARE, root, how,
+                           yard.program("bailey"), "doctor", *arguments], capture_output=True, text=True, timeout=60,
+                          check=False, cwd="/")
+
+
+def chroots(yard, _who, _user):
+    """They get no user namespaces, whatever else is well."""
+    for how in "plain", "user", "mounted":
+        result = in_another_root(yard, how, "--json")
+        told = json.loads(result.stdout)
+        checks = {check["id"]: check for check in told["checks"]}
+        yield f"a chroot, {how}: is the cause", checks["root"]["state"] == "missing", checks["root"]
+        yield f"a chroot, {how}: the fix is named", "pivot_root" in told["fix"] == checks["user-namespaces"]["fix"], told
+        yield f"a chroot, {how}: not everything is served", result.returncode == 1 and told["rung"] == 2, told["rung"]
+    told = json.loads(in_another_root(yard, "pivoted", "--json").stdout)
+    yield "a root of its own is well", told["whole"] and told["checks"][3]["state"] == "ok", told
 
 
 def commands(yard, _who, _user):
@@ -79,16 +121,20 @@ def commands(yard, _who, _user):
 def checks():
     with Yard(BAILEY, WITHOUT) as yard:
         told = json.loads(run(yard, [], "--json").stdout)
-        if not told["whole"] or told["landlock"] < 6:
-            yield "this machine", skip
+        if not told["whole"] or told["landlock"] == 0:
+            yield "this machine", lambda: skip("it lacks something itself, see bailey doctor")
             return
         users = [("as caller", None)] + ([("as uid 65534", NOBODY)] if os.geteuid() == 0 else [])
         for check, who, user in [(cases, *u) for u in users] + [(commands, "", None)]:
             yield from checked(check(yard, who, user))
+        if os.geteuid() == 0:
+            yield from checked(chroots(yard, "", None))
+        else:
+            yield "chroots", lambda: skip("only root can make one")
 
 
-def skip():
-    raise Skip("it lacks something itself, see bailey doctor")
+def skip(why):
+    raise Skip(why)
 
 
 run_cases(checks(), jobs=1, only=sys.argv[3:])
