@@ -299,6 +299,8 @@ static void landlock(const struct doctor *doctor, struct check *check)
         return;
     }
     judge(check, abi < BLY_LANDLOCK_ABI_PROCESS ? NOTE : GOOD, "ABI %u:", abi);
+    (void)snprintf(check->cost, sizeof(check->cost), "programs on the second rung");
+    (void)snprintf(check->fix, sizeof(check->fix), "Linux 6.12");
     for (size_t i = 0; i < n; i++) {
         size_t len = strlen(check->value);
 

@@ -110,6 +110,13 @@ def chroots(yard, _who, _user):
     yield "a root of its own is well", told["whole"] and told["checks"][3]["state"] == "ok", told
 
 
+def an_old_landlock(yard, _who, _user):
+    told = json.loads(run(yard, [], "--json").stdout)
+    check = next(check for check in told["checks"] if check["id"] == "landlock")
+    yield "a Landlock before ABI 6 is worth a note, with its own cost and fix", told["landlock"] >= 6 or (
+        check["state"] == "note" and "second rung" in check["cost"] and check["fix"] == "Linux 6.12"), check
+
+
 def commands(yard, _who, _user):
     yield "an unknown option is a usage error", run(yard, [], "--nonsense").returncode == 2, ""
     yield "an argument is a usage error", run(yard, [], "extra").returncode == 2, ""
@@ -125,7 +132,7 @@ def checks():
             yield "this machine", lambda: skip("it lacks something itself, see bailey doctor")
             return
         users = [("as caller", None)] + ([("as uid 65534", NOBODY)] if os.geteuid() == 0 else [])
-        for check, who, user in [(cases, *u) for u in users] + [(commands, "", None)]:
+        for check, who, user in [(cases, *u) for u in users] + [(an_old_landlock, "", None), (commands, "", None)]:
             yield from checked(check(yard, who, user))
         if os.geteuid() == 0:
             yield from checked(chroots(yard, "", None))

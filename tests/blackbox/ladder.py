@@ -215,7 +215,8 @@ def check_second_procfs(who, user):
                     yield from explained_beside_a_procfs(who, yard, missing)
                 if rung == 1 or "--allow-landlock-processes" in options:
                     ran = serve(server, client, "process", ws, shown["read-all"])
-                    yield f"{who} rung {rung}, beside a second procfs: a program runs", ran == rung, ran
+                    yield f"{who} rung {rung}, beside a second procfs: a program", fits(
+                        ran, on_this_kernel("process", rung, user)), ran
 
 
 # ---- the second rung: (attempt, policy or None for the twin) -> whether it got through
