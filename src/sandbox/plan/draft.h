@@ -33,6 +33,7 @@ void *bly_list_add(void *array, size_t *n, size_t size);
  */
 struct bly_seen_node {
     char *path;
+    size_t len; /* of it */
     uint64_t hash;
     int result; /* of the look */
     struct bly_node node;
@@ -122,7 +123,7 @@ int bly_draft_look(struct bly_draft *draft, const char *path, struct bly_node *r
 
 /* True when `path` was walked before, is missing in a directory that is there, and was marked as
  * that. */
-bool bly_draft_lacks(const struct bly_draft *draft, const char *path);
+bool bly_draft_lacks(struct bly_draft *draft, const char *path);
 
 /* fits.c: a digest of the names in a directory, whatever order they come in; malloc'ed. 0 or
  * negative errno. */

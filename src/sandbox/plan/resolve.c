@@ -37,10 +37,14 @@ int bly_draft_look(struct bly_draft *draft, const char *path, struct bly_node *r
     return look_at(draft, path, false, ret_node, &seen, err);
 }
 
-bool bly_draft_lacks(const struct bly_draft *draft, const char *path)
+bool bly_draft_lacks(struct bly_draft *draft, const char *path)
 {
-    const struct bly_seen_node *seen = bly_seen_find(&draft->seen, path, strlen(path));
+    size_t dir_len = (size_t)(bly_path_base(path) - path) - 1;
+    const struct bly_seen_node *seen;
 
+    if (!bly_seen_is_directory(&draft->seen, path, dir_len))
+        return false;
+    seen = bly_seen_find(&draft->seen, path, strlen(path));
     return seen && seen->marked && seen->result == 0 && seen->node.type == BLY_NODE_ABSENT;
 }
 

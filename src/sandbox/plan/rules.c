@@ -258,18 +258,35 @@ static int settle_rule(struct bly_draft *draft, struct bly_policy *policy, struc
     return r;
 }
 
+static bool stands_in(const char *path, const char *dir)
+{
+    size_t len = (size_t)(bly_path_base(path) - path) - 1;
+
+    return strncmp(path, dir, len) == 0 && dir[len] == '\0';
+}
+
+/* The root that a protected name is ours to guard in, whether the client repeats it or not (3.4).
+ * Names of one root come together: `before` is the rule in front. */
+static struct fate *root_of(const struct bly_draft *draft, struct fates *fates,
+                            const struct bly_rule *rule, const struct fate *before)
+{
+    size_t root = 0;
+
+    if (!bly_draft_is_protected(rule))
+        return NULL;
+    if (before && before->root && stands_in(rule->path, before->root->rule->path))
+        return before->root;
+    return find_write_root(draft->given, rule->path, &root) ? &fates->items[root] : NULL;
+}
+
 static int walk_rules(struct bly_draft *draft, struct fates *fates, struct bly_err *err)
 {
     for (size_t i = 0; i < fates->n; i++) {
         struct fate *fate = &fates->items[i];
-        size_t root = 0;
         int r;
 
         fate->rule = &draft->given->rules[i];
-        /* Ours to guard whether the client repeats them or not (3.4). */
-        if (bly_draft_is_protected(fate->rule) &&
-            find_write_root(draft->given, fate->rule->path, &root))
-            fate->root = &fates->items[root];
+        fate->root = root_of(draft, fates, fate->rule, i > 0 ? fate - 1 : NULL);
         fate->first_link = draft->n_crossings;
         r = bly_draft_walk(draft, fate->rule->path, fate->root != NULL, &fate->spot, err);
         fate->end_link = draft->n_crossings;

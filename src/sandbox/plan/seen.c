@@ -31,10 +31,22 @@ static uint64_t hash_component(uint64_t hash, const char *name, size_t len)
     return mix(hash ^ word);
 }
 
-static uint64_t hash_of(const char *path, size_t len)
+static bool is_at(const struct bly_seen_node *node, const char *path, size_t len)
 {
+    return node && node->len == len && memcmp(node->path, path, len) == 0;
+}
+
+static uint64_t hash_of(const struct bly_seen *seen, const char *path, size_t len)
+{
+    const struct bly_seen_node *dir = seen->last_dir;
     uint64_t hash = hash_start;
     const char *end = path + len;
+
+    /* What lies in the same directory as before begins with the same components. */
+    if (dir && dir->len < len && path[dir->len] == '/' && is_at(dir, path, dir->len)) {
+        hash = dir->hash;
+        path += dir->len + 1;
+    }
 
     for (const char *slash; (slash = memchr(path, '/', (size_t)(end - path))); path = slash + 1)
         hash = hash_component(hash, path, (size_t)(slash - path));
@@ -57,7 +69,7 @@ static struct bly_seen_node *find(const struct bly_seen *seen, const char *path,
 
         if (!slot->path)
             return NULL;
-        if (slot->hash == hash && strncmp(slot->path, path, len) == 0 && slot->path[len] == '\0')
+        if (slot->hash == hash && is_at(slot, path, len))
             return slot;
     }
     return NULL;
@@ -73,13 +85,13 @@ void bly_seen_init(struct bly_seen *seen, size_t expected)
 
 struct bly_seen_node *bly_seen_find(const struct bly_seen *seen, const char *path, size_t len)
 {
-    return find(seen, path, len, hash_of(path, len));
+    return find(seen, path, len, hash_of(seen, path, len));
 }
 
 struct bly_seen_node *bly_seen_get(struct bly_seen *seen, const char *path, bool *ret_new)
 {
     size_t len = strlen(path);
-    uint64_t hash = hash_of(path, len);
+    uint64_t hash = hash_of(seen, path, len);
     struct bly_seen_node *slot = find(seen, path, len, hash);
 
     *ret_new = !slot;
@@ -90,6 +102,7 @@ struct bly_seen_node *bly_seen_get(struct bly_seen *seen, const char *path, bool
             continue;
         free_slot->path = strdup(path);
         free_slot->hash = hash;
+        free_slot->len = len;
         return free_slot->path ? free_slot : NULL;
     }
     return slot;
@@ -102,8 +115,7 @@ static bool is_walked_directory(const struct bly_seen_node *node)
 
 bool bly_seen_is_directory(struct bly_seen *seen, const char *path, size_t len)
 {
-    if (!seen->last_dir || strncmp(seen->last_dir->path, path, len) != 0 ||
-        seen->last_dir->path[len] != '\0')
+    if (!is_at(seen->last_dir, path, len))
         seen->last_dir = bly_seen_find(seen, path, len);
     return is_walked_directory(seen->last_dir);
 }
