@@ -61,7 +61,7 @@ static void unblock_signals(void)
     sigset_t none;
 
     (void)sigemptyset(&none);
-    (void)sigprocmask(SIG_SETMASK, &none, NULL);
+    (void)sigprocmask(SIG_SETMASK, &none, NULL); /* one thread: NOLINT(concurrency-mt-unsafe) */
 }
 
 static int enter_session(const struct bly_request *request, struct bly_err *err)

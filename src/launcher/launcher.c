@@ -42,7 +42,7 @@ static _Noreturn void exec_launcher(const char *self_exe, int sock, int life_fd)
 {
     char *argv[] = {(char[]){"bailey"}, (char[]){BLY_LAUNCHER_ARG}, NULL};
     char *envp[] = {NULL};
-    int null_fd = open("/dev/null", O_RDWR);
+    int null_fd = open("/dev/null", O_RDWR); /* stays open: NOLINT(android-cloexec-open) */
 
     /* Both were opened by a program whose 0 to 2 are taken, and are moved out of each other's way.
      */

@@ -1,5 +1,6 @@
 #include "server/http_library.h"
 
+#include <assert.h>
 #include <dlfcn.h>
 #include <stddef.h>
 #include <stdlib.h>
@@ -77,8 +78,10 @@ int bly_http_library_open(struct bly_http_library **ret_library, struct bly_err 
     if (!library)
         return bly_fail(err, BLY_ERR_LIMIT, ENOMEM, "out of memory");
     r = load(library, err);
-    if (r == 0)
-        r = check(library, err);
+    if (r < 0)
+        return r;
+    assert(library->version_info && library->global_init); /* load() has found every symbol */
+    r = check(library, err);
     if (r < 0)
         return r;
     if (library->global_init(CURL_GLOBAL_ALL) != CURLE_OK)

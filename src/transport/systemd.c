@@ -64,9 +64,15 @@ static int take_fd(struct bly_systemd *systemd, int fd, struct bly_err *err)
     return 0;
 }
 
+/* Before any thread exists. */
+static const char *variable(const char *name)
+{
+    return getenv(name); /* NOLINT(concurrency-mt-unsafe) */
+}
+
 static int take_fds(struct bly_systemd *systemd, struct bly_err *err)
 {
-    const char *pid_text = getenv("LISTEN_PID"), *fds_text = getenv("LISTEN_FDS");
+    const char *pid_text = variable("LISTEN_PID"), *fds_text = variable("LISTEN_FDS");
     long pid, n;
     int r = 0;
 
@@ -92,14 +98,14 @@ static int take_fds(struct bly_systemd *systemd, struct bly_err *err)
 int bly_systemd_take(struct bly_systemd *ret_systemd, struct bly_err *err)
 {
     struct bly_systemd systemd = {0};
-    const char *notify = getenv("NOTIFY_SOCKET");
+    const char *notify = variable("NOTIFY_SOCKET");
     int r;
 
     if (notify && (notify[0] == '/' || notify[0] == '@') && strlen(notify) < sizeof(systemd.notify))
         memcpy(systemd.notify, notify, strlen(notify) + 1);
     r = take_fds(&systemd, err);
     for (size_t i = 0; i < BLY_LEN(variables); i++)
-        (void)unsetenv(variables[i]);
+        (void)unsetenv(variables[i]); /* NOLINT(concurrency-mt-unsafe) */
     if (r < 0) {
         bly_systemd_deinit(&systemd);
         return r;

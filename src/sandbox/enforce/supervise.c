@@ -43,27 +43,27 @@ enum { ALWAYS = -1 };
 static const struct supervised {
     long nr;
     int flags_arg; /* reported only when this argument has O_CREAT; ALWAYS */
-    int (*handle)(struct bly_reported *call, enum bly_shape shape);
     enum bly_shape shape;
+    int (*handle)(struct bly_reported *call, enum bly_shape shape);
 } supervised[] = {
-    {SYS_openat, 2, bly_on_open, BLY_SHAPE_AT},
-    {SYS_mkdirat, ALWAYS, bly_on_mkdir, BLY_SHAPE_AT},
-    {SYS_mknodat, ALWAYS, bly_on_mknod, BLY_SHAPE_AT},
-    {SYS_symlinkat, ALWAYS, bly_on_symlink, BLY_SHAPE_AT},
-    {SYS_linkat, ALWAYS, bly_on_link, BLY_SHAPE_AT},
-    {SYS_renameat2, ALWAYS, bly_on_rename, BLY_SHAPE_AT},
-    {SYS_bind, ALWAYS, bly_on_bind, BLY_SHAPE_PLAIN},
+    {SYS_openat, 2, BLY_SHAPE_AT, bly_on_open},
+    {SYS_mkdirat, ALWAYS, BLY_SHAPE_AT, bly_on_mkdir},
+    {SYS_mknodat, ALWAYS, BLY_SHAPE_AT, bly_on_mknod},
+    {SYS_symlinkat, ALWAYS, BLY_SHAPE_AT, bly_on_symlink},
+    {SYS_linkat, ALWAYS, BLY_SHAPE_AT, bly_on_link},
+    {SYS_renameat2, ALWAYS, BLY_SHAPE_AT, bly_on_rename},
+    {SYS_bind, ALWAYS, BLY_SHAPE_PLAIN, bly_on_bind},
 #ifdef SYS_renameat
-    {SYS_renameat, ALWAYS, bly_on_rename, BLY_SHAPE_AT},
+    {SYS_renameat, ALWAYS, BLY_SHAPE_AT, bly_on_rename},
 #endif
 #ifdef SYS_open
-    {SYS_open, 1, bly_on_open, BLY_SHAPE_PLAIN},
-    {SYS_creat, ALWAYS, bly_on_open, BLY_SHAPE_PLAIN},
-    {SYS_mkdir, ALWAYS, bly_on_mkdir, BLY_SHAPE_PLAIN},
-    {SYS_mknod, ALWAYS, bly_on_mknod, BLY_SHAPE_PLAIN},
-    {SYS_symlink, ALWAYS, bly_on_symlink, BLY_SHAPE_PLAIN},
-    {SYS_link, ALWAYS, bly_on_link, BLY_SHAPE_PLAIN},
-    {SYS_rename, ALWAYS, bly_on_rename, BLY_SHAPE_PLAIN},
+    {SYS_open, 1, BLY_SHAPE_PLAIN, bly_on_open},
+    {SYS_creat, ALWAYS, BLY_SHAPE_PLAIN, bly_on_open},
+    {SYS_mkdir, ALWAYS, BLY_SHAPE_PLAIN, bly_on_mkdir},
+    {SYS_mknod, ALWAYS, BLY_SHAPE_PLAIN, bly_on_mknod},
+    {SYS_symlink, ALWAYS, BLY_SHAPE_PLAIN, bly_on_symlink},
+    {SYS_link, ALWAYS, BLY_SHAPE_PLAIN, bly_on_link},
+    {SYS_rename, ALWAYS, BLY_SHAPE_PLAIN, bly_on_rename},
 #endif
 };
 
