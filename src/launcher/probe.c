@@ -291,13 +291,15 @@ void bly_probe_fix(char fix[BLY_FIX_MAX])
         const char *path, *line;
         bool ordinary_users_only;
         const char *text;
+        const char *and_path, *and_line; /* NULL: that is enough */
     } causes[] = {
         {"/proc/sys/user/max_user_namespaces", "\n0\n", false,
          "set the sysctl user.max_user_namespaces to 15000"},
         {"/proc/sys/kernel/unprivileged_userns_clone", "\n0\n", true,
          "set the sysctl kernel.unprivileged_userns_clone to 1"},
         {"/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "\n1\n", true,
-         "load the AppArmor profile that comes with bailey (packaging/apparmor/bailey)"},
+         "load the AppArmor profile that comes with bailey (packaging/apparmor/bailey)",
+         "/proc/self/attr/current", "\nunconfined\n"},
         {"/proc/self/status", "\nSeccomp:\t2\n", false,
          "start the container around this with --security-opt seccomp=unconfined "
          "--security-opt apparmor=unconfined --security-opt systempaths=unconfined"},
@@ -311,7 +313,8 @@ void bly_probe_fix(char fix[BLY_FIX_MAX])
             "pivot_root(2) instead, as bwrap --dev-bind DIR / and systemd-nspawn do");
     for (size_t i = 0; i < BLY_LEN(causes) && fix[0] == '\0'; i++)
         if ((!causes[i].ordinary_users_only || geteuid() != 0) &&
-            file_says(causes[i].path, causes[i].line))
+            file_says(causes[i].path, causes[i].line) &&
+            (causes[i].and_path == NULL || file_says(causes[i].and_path, causes[i].and_line)))
             (void)snprintf(fix, BLY_FIX_MAX, "%s", causes[i].text);
 }
 
