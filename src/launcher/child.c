@@ -19,6 +19,7 @@
 #include "sandbox/enforce/rung.h"
 #include "sandbox/enforce/wall.h"
 #include "sandbox/plan/plan.h"
+#include "sandbox/policy/policy.h"
 
 /*
  * The spawner keeps 0 to 6 occupied, so what it opened for a child is above all numbers used here,
@@ -244,6 +245,7 @@ void bly_child_walled(const struct bly_child_setup *setup)
 void bly_child_helper(const struct bly_child_setup *setup)
 {
     enum { SOCKET_FD = FIRST_FD };
+    const struct bly_policy *policy = bly_plan_policy(setup->plan), *folded;
     struct bly_err err = {0};
     int r;
 
@@ -256,6 +258,7 @@ void bly_child_helper(const struct bly_child_setup *setup)
     (void)prctl(PR_SET_NAME, "bailey-helper");
 
     build_wall(setup);
+    folded = bly_policy_casefold(policy); /* NULL: it refuses more */
     unblock_signals();
     r = seal(setup, BLY_FILTER_HELPER, NULL, &err);
     if (r < 0)
@@ -263,5 +266,5 @@ void bly_child_helper(const struct bly_child_setup *setup)
 
     bly_report_started(REPORT_FD);
     (void)close(REPORT_FD);
-    _exit(setup->helper_main(SOCKET_FD, bly_plan_policy(setup->plan)));
+    _exit(setup->helper_main(SOCKET_FD, policy, folded));
 }

@@ -140,5 +140,6 @@ int bly_spawner_helper(struct bly_spawner *spawner, const struct bly_plan *plan,
  * launcher lies below it).
  */
 #define BLY_LAUNCHER_ARG "--bailey-run-as-launcher"
-typedef int (*bly_helper_fn)(int socket_fd, const struct bly_policy *policy);
+typedef int (*bly_helper_fn)(int socket_fd, const struct bly_policy *policy,
+                             const struct bly_policy *folded);
 int bly_launcher_main(bly_helper_fn helper_main);

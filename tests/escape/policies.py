@@ -379,8 +379,12 @@ def thousands_of_entries():
         Door(ground.client, "many", big).call("writeFile", path=ground.path("ws/x"), dataBase64="")
         more = context(special("minimal", "read"), entry(ground.ws, "write"), *many, entry(ground.out, "deny"))
         Door(ground.client, "too many", more).refused("readFile", (INVALID_PARAMS,), path=ground.path("ws/x"))
-        globs = context(special("root", "read"), *(glob(ground.path(f"out/{i}*")) for i in range(257)))
-        Door(ground.client, "globs", globs).refused("readFile", (INVALID_PARAMS,), path=ground.path("ws/x"))
+        globs = [glob(ground.path(f"out/{i}*")) for i in range(255)] + [glob(ground.secret + "*")]
+        door = Door(ground.client, "256 patterns", context(special("root", "read"), *globs))
+        door.call("readFile", path=ground.path("ws/x"))
+        door.refused("readFile", (DENIED,), path=ground.secret)
+        globs = context(special("root", "read"), *globs, glob(ground.path("out/one more*")))
+        Door(ground.client, "257 patterns", globs).refused("readFile", (INVALID_PARAMS,), path=ground.path("ws/x"))
         ground.expect_unharmed()
 
 

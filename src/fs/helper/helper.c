@@ -13,7 +13,6 @@
 #include "fs/oneshot.h"
 #include "fs/ops.h"
 #include "fs/ops_internal.h"
-#include "sandbox/policy/policy.h"
 
 struct helper {
     int sock;
@@ -240,13 +239,12 @@ static int serve(struct helper *h, size_t len, int fd)
     return r;
 }
 
-int bly_helper_main(int socket_fd, const struct bly_policy *policy)
+int bly_helper_main(int socket_fd, const struct bly_policy *policy, const struct bly_policy *folded)
 {
     struct helper *h = &the_helper;
 
     h->sock = socket_fd;
-    h->view =
-        (struct bly_view){.policy = policy, .folded = policy ? bly_policy_casefold(policy) : NULL};
+    h->view = (struct bly_view){.policy = policy, .folded = folded};
     for (;;) {
         bly_autofd int fd = -EBADF;
         ssize_t n = bly_hwire_recv(socket_fd, h->packet, sizeof h->packet, &fd);

@@ -38,41 +38,12 @@ static int compare_rules(const void *left, const void *right)
     return (int)b->access - (int)a->access; /* the strongest first: deny, write, read */
 }
 
-/* Moves the rule at `at` down to its place in the heap of the first `n`. */
-static void sift_down(struct bly_rule *rules, size_t at, size_t n)
-{
-    struct bly_rule rule = rules[at];
-
-    for (size_t below; (below = 2 * at + 1) < n; at = below) {
-        if (below + 1 < n && compare_rules(&rules[below], &rules[below + 1]) < 0)
-            below++;
-        if (compare_rules(&rule, &rules[below]) >= 0)
-            break;
-        rules[at] = rules[below];
-    }
-    rules[at] = rule;
-}
-
-/* Not qsort(): a helper sorts behind its wall, which does not allow what glibc's asks the kernel.
- */
-static void sort_rules(struct bly_rule *rules, size_t n)
-{
-    for (size_t i = n / 2; i > 0; i--)
-        sift_down(rules, i - 1, n);
-    for (size_t end = n; end > 1; end--) {
-        struct bly_rule last = rules[end - 1];
-
-        rules[end - 1] = rules[0];
-        rules[0] = last;
-        sift_down(rules, 0, end - 1);
-    }
-}
-
 size_t bly_rules_sort(struct bly_rule *rules, size_t n)
 {
     size_t kept = 0;
 
-    sort_rules(rules, n);
+    if (n > 0)
+        qsort(rules, n, sizeof(*rules), compare_rules);
     for (size_t i = 0; i < n; i++) {
         struct bly_rule *last = kept > 0 ? &rules[kept - 1] : NULL;
 

@@ -183,7 +183,7 @@ int bly_spawner_helper(struct bly_spawner *spawner, const struct bly_plan *plan,
     if (child->pid == 0) {
         dup2(pair[1], 3);
         close_range(4, ~0U, 0);
-        _exit(fake.body ? fake.body(3) : bly_helper_main(3, fake.policy));
+        _exit(fake.body ? fake.body(3) : bly_helper_main(3, fake.policy, NULL));
     }
     close(pair[1]);
     fake.pid = child->pid;
@@ -860,7 +860,7 @@ static void malformed_requests_end_a_helper(void **state)
         pid = fork();
         if (pid == 0) {
             close(pair[0]);
-            _exit(bly_helper_main(pair[1], NULL));
+            _exit(bly_helper_main(pair[1], NULL, NULL));
         }
         close(pair[1]);
         assert_true(send(pair[0], packets[i].bytes, packets[i].len, 0) > 0);

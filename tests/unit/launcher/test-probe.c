@@ -111,10 +111,12 @@ static void the_launcher_tells(void **state)
         assert_int_equal(told->why_not[kind][0] == '\0', told->works[kind]);
 }
 
-static int no_helper(int socket_fd, const struct bly_policy *policy)
+static int no_helper(int socket_fd, const struct bly_policy *policy,
+                     const struct bly_policy *folded)
 {
     (void)socket_fd;
     (void)policy;
+    (void)folded;
     return 0;
 }
 

@@ -383,10 +383,12 @@ static void the_launcher_cannot_be_looked_into(void **state)
     deinit(&s);
 }
 
-static int no_helper(int socket_fd, const struct bly_policy *policy)
+static int no_helper(int socket_fd, const struct bly_policy *policy,
+                     const struct bly_policy *folded)
 {
     (void)socket_fd;
     (void)policy;
+    (void)folded;
     return 1;
 }
 

@@ -442,11 +442,13 @@ static const struct bly_child_ops helper_ops = {.started = on_helper_started,
  * Inside the wall: answers each packet with what bly_policy_decide() says about the path in it.
  * Ends with the socket; hangs when asked to.
  */
-static int test_helper(int socket_fd, const struct bly_policy *policy)
+static int test_helper(int socket_fd, const struct bly_policy *policy,
+                       const struct bly_policy *folded)
 {
     char path[256];
     ssize_t n;
 
+    (void)folded;
     while ((n = read(socket_fd, path, sizeof(path) - 1)) > 0) {
         char answer = (char)('0' + bly_policy_decide(policy, (path[n] = '\0', path)));
 

@@ -687,10 +687,12 @@ static const struct CMUnitTest others[] = {
     PROCESS_TEST(small_limits_keep_small_chunks),
 };
 
-static int no_helper(int socket_fd, const struct bly_policy *policy)
+static int no_helper(int socket_fd, const struct bly_policy *policy,
+                     const struct bly_policy *folded)
 {
     (void)socket_fd;
     (void)policy;
+    (void)folded;
     return 1;
 }
 

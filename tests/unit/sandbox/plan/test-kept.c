@@ -150,11 +150,11 @@ static char *plan_text(struct bly_kept *kept, const struct bly_policy *policy)
     bly_autobuf struct bly_buf buf;
     char *text;
 
+    bly_buf_init(&buf, 1 << 20);
     probe.list = list;
     probe.kept = kept;
     if (bly_plan_make(policy, BLY_FOR_PROCESS, &probe, NULL, 0, &plan, &err) < 0)
         return strdup(err.text);
-    bly_buf_init(&buf, 1 << 20);
     assert_int_equal(bly_plan_print(plan, &buf), 0);
     text = strndup((const char *)buf.data, buf.len);
     bly_plan_free(plan);
