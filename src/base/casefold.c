@@ -106,10 +106,21 @@ static char *end_component(const char *text, const char *end, const char *key, c
     return was_there && (to == key || to[-1] == '/') ? put(SOMETHING, key, to) : to;
 }
 
+/* Most paths are ASCII to their end. Returns how much of this one is. */
+static size_t fold_ascii(const char *text, size_t len, char *key)
+{
+    size_t n = 0;
+
+    for (; n < len && (uint8_t)text[n] < 0x80; n++)
+        key[n] = (char)(text[n] >= 'A' && text[n] <= 'Z' ? text[n] | 0x20 : text[n]);
+    return n;
+}
+
 void bly_casefold(const char *text, size_t len, char *key)
 {
-    const char *at = text, *end = text + len;
-    char *to = key;
+    size_t ascii = fold_ascii(text, len, key);
+    const char *at = text + ascii, *end = text + len;
+    char *to = key + ascii;
 
     while (at < end) {
         if (*at == '/')

@@ -407,8 +407,16 @@ static int cover_entry(int dir_fd, const struct bly_step *step, int tree_fd, str
     return r;
 }
 
-/* On the host's own tree the mount point must be what the plan saw; on a private surface it was
- * just made; in a procfs it has no lasting identity. */
+/*
+ * Whether it matters what lies under a mount. Where the host's own tree is restricted it must be
+ * what the plan saw. What is granted was looked at when it was cloned, and can only hide what has
+ * taken its place; a private surface was just made; in a procfs nothing has a lasting identity.
+ */
+static bool must_cover_the_same(const struct bly_step *step, const struct bly_step *on)
+{
+    return step->kind != BLY_STEP_WRITE && !bly_step_is_private(on) && on->kind != BLY_STEP_PROC;
+}
+
 static int place(struct build *b, const struct bly_step *step, int tree_fd, struct bly_err *err)
 {
     const struct bly_step *on = &b->plan->steps[step->on];
@@ -417,7 +425,7 @@ static int place(struct build *b, const struct bly_step *step, int tree_fd, stru
 
     if (dir_fd < 0)
         return bly_fail_sys(err, errno, "cannot open the directory of the mount point");
-    if (!bly_step_is_private(on) && on->kind != BLY_STEP_PROC)
+    if (must_cover_the_same(step, on))
         r = cover_entry(dir_fd, step, tree_fd, err);
     else if (attach(tree_fd, dir_fd, bly_path_base(step->path)) < 0)
         r = bly_fail_sys(err, errno, "cannot attach it");
