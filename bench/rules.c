@@ -500,20 +500,20 @@ static void print_table(bool with_plan)
 
 static _Noreturn void usage(void)
 {
-    (void)fprintf(stderr, "usage: bench-rules [--entries N] [--no-plan] COMMAND [ARGUMENT...]\n"
-                          "       bench-rules [--entries N] --plan-only\n"
-                          "       bench-rules --patterns\n");
+    (void)fprintf(stderr,
+                  "usage: bench-rules [--entries N] [--no-halt] [--no-plan] COMMAND [ARGUMENT...]\n"
+                  "       bench-rules [--entries N] --plan-only\n"
+                  "       bench-rules --patterns\n"
+                  "--no-halt: keep idle CPUs awake (root)\n");
     exit(2);
 }
 
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"entries", required_argument, NULL, 'e'},
-        {"no-plan", no_argument, NULL, 'n'},
-        {"plan-only", no_argument, NULL, 'p'},
-        {"patterns", no_argument, NULL, 't'},
-        {0},
+        {"entries", required_argument, NULL, 'e'}, {"no-halt", no_argument, NULL, 'h'},
+        {"no-plan", no_argument, NULL, 'n'},       {"plan-only", no_argument, NULL, 'p'},
+        {"patterns", no_argument, NULL, 't'},      {0},
     };
     bool no_plan = false, plan_only = false, patterns = false;
     int c;
@@ -521,6 +521,8 @@ int main(int argc, char **argv)
     while ((c = getopt_long(argc, argv, "+", options, NULL)) != -1) {
         if (c == 'e')
             only = (unsigned)atoi(optarg);
+        else if (c == 'h')
+            bench_keep_awake();
         else if (c == 'n')
             no_plan = true;
         else if (c == 'p')

@@ -78,6 +78,15 @@ double bench_quantile(const double *sorted, size_t n, double part)
     return n == 0 ? NAN : sorted[rank == 0 ? 0 : rank - 1];
 }
 
+void bench_keep_awake(void)
+{
+    const int32_t latency_us = 0;
+    int fd = open("/dev/cpu_dma_latency", O_WRONLY | O_CLOEXEC);
+
+    if (fd < 0 || write(fd, &latency_us, sizeof(latency_us)) != sizeof(latency_us))
+        bench_die("/dev/cpu_dma_latency: %s", strerrordesc_np(errno));
+}
+
 unsigned bench_free_port(void)
 {
     struct sockaddr_in addr = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};

@@ -27,6 +27,13 @@ double bench_median(double *samples, size_t n);
 /* The smallest sample that `part` (0 to 1) of them do not exceed; sorted already. */
 double bench_quantile(const double *sorted, size_t n, double part);
 
+/*
+ * Until the end of the program idle CPUs poll instead of halting, as with cyclictest: waking a
+ * halted virtual CPU costs tens of microseconds, has two typical values, and is not the server's
+ * doing. Root only.
+ */
+void bench_keep_awake(void);
+
 /* A TCP port of 127.0.0.1 that nobody had a moment ago. */
 unsigned bench_free_port(void);
 

@@ -3,7 +3,6 @@
  * turn, in several rounds. docs/PERFORMANCE.md says what is measured and how.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <getopt.h>
 #include <math.h>
 #include <signal.h>
@@ -287,19 +286,6 @@ static void catch_signals(void)
     (void)sigaction(SIGTERM, &action, NULL);
 }
 
-/*
- * Idle CPUs poll instead of halting while this is open, as with cyclictest: waking a halted virtual
- * CPU costs tens of microseconds, has two typical values, and is not the server's doing.
- */
-static void keep_awake(void)
-{
-    const int32_t latency_us = 0;
-    int fd = open("/dev/cpu_dma_latency", O_WRONLY | O_CLOEXEC);
-
-    if (fd < 0 || write(fd, &latency_us, sizeof(latency_us)) != sizeof(latency_us))
-        bench_die("/dev/cpu_dma_latency: %s", strerrordesc_np(errno));
-}
-
 static _Noreturn void usage(int code)
 {
     (void)fprintf(code ? stderr : stdout,
@@ -405,7 +391,7 @@ int main(int argc, char **argv)
     catch_signals();
     (void)atexit(clean_up);
     if (options.no_halt)
-        keep_awake();
+        bench_keep_awake();
     (void)setvbuf(stdout, NULL, _IOLBF, 0);
     compare(&options);
     return 0;
