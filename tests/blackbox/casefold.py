@@ -308,10 +308,12 @@ def all_cases(ground):
 
 
 def main():
+    global WITHOUT
     into_namespace()
     with tempfile.TemporaryDirectory(prefix="bailey-casefold-", dir="/var/tmp") as directory:
         os.chmod(directory, 0o755)
-        bailey.BAILEY = shutil.copy(bailey.BAILEY, directory)  # where an ordinary user gets at it
+        bailey.BAILEY = shutil.copy(bailey.BAILEY, directory)  # where an ordinary user gets at them
+        WITHOUT = shutil.copy(WITHOUT, directory)
         os.mkdir(directory + "/ground")
         ground = Ground(directory + "/ground")
         try:
