@@ -4,6 +4,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "base/ascii.h"
 #include "base/cleanup.h"
 
 enum {
@@ -90,7 +91,7 @@ static char *put_point(uint32_t point, const char *key, char *to)
     const char *text = point < 0x80 ? NULL : as_letters(point);
 
     if (point < 0x80)
-        return put((char)(point >= 'A' && point <= 'Z' ? point | 0x20 : point), key, to);
+        return put(bly_ascii_lower((char)point), key, to);
     if (is_ignored(point))
         return to;
     for (text = text ? text : "\xff"; *text; text++)
@@ -112,7 +113,7 @@ static size_t fold_ascii(const char *text, size_t len, char *key)
     size_t n = 0;
 
     for (; n < len && (uint8_t)text[n] < 0x80; n++)
-        key[n] = (char)(text[n] >= 'A' && text[n] <= 'Z' ? text[n] | 0x20 : text[n]);
+        key[n] = bly_ascii_lower(text[n]);
     return n;
 }
 

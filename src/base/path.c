@@ -6,10 +6,10 @@
 #include <string.h>
 #include <strings.h>
 
+#include "base/ascii.h"
 #include "base/buf.h"
 #include "base/cleanup.h"
 #include "base/err.h"
-#include "base/hex.h"
 
 /* Removes the last component of out[0..n), never the root; returns the new length. */
 static size_t pop_component(const char *out, size_t n)
@@ -98,11 +98,6 @@ static int from_raw(const char *text, size_t len, char **ret_path, struct bly_er
 
 /* ---- file URIs, read the way a browser reads them ---- */
 
-static bool is_alpha(char c)
-{
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-}
-
 static bool is_slash(char c)
 {
     return c == '/' || c == '\\';
@@ -130,9 +125,9 @@ static size_t scheme_len(const char *uri)
 {
     size_t n = 0;
 
-    if (!is_alpha(uri[0]))
+    if (!bly_ascii_is_letter(uri[0]))
         return 0;
-    while (is_alpha(uri[n]) || (uri[n] >= '0' && uri[n] <= '9') ||
+    while (bly_ascii_is_letter(uri[n]) || bly_ascii_is_digit(uri[n]) ||
            (uri[n] != '\0' && strchr("+-.", uri[n])))
         n++;
     return uri[n] == ':' ? n : 0;
@@ -141,7 +136,7 @@ static size_t scheme_len(const char *uri)
 /* "C:" and "C|" as a whole segment. */
 static bool is_drive_letter(const char *segment, size_t len)
 {
-    return len == 2 && is_alpha(segment[0]) && (segment[1] == ':' || segment[1] == '|');
+    return len == 2 && bly_ascii_is_letter(segment[0]) && (segment[1] == ':' || segment[1] == '|');
 }
 
 /* Length of the segment that begins here. */

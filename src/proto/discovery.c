@@ -261,7 +261,7 @@ static char *above_path(struct bly_discovery *d)
     if (d->tried == 0)
         d->above = keep(d, strdup(d->root));
     if (kind == 0 && d->above) {
-        char *up = strcmp(d->above, "/") == 0 ? NULL : keep(d, bly_path_join(d->above, ".."));
+        char *up = strcmp(d->above, "/") == 0 ? NULL : keep(d, bly_path_parent(d->above));
 
         free(d->above);
         d->above = up;

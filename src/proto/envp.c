@@ -6,6 +6,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "base/ascii.h"
 #include "base/cleanup.h"
 #include "base/err.h"
 #include "proto/decode.h"
@@ -82,11 +83,6 @@ struct bly_env_policy bly_decode_env_policy(struct bly_decoder *d, const char *n
 
 /* ---- matching ---- */
 
-static unsigned char lower(char c)
-{
-    return c >= 'A' && c <= 'Z' ? (unsigned char)(c - 'A' + 'a') : (unsigned char)c;
-}
-
 bool bly_env_match(const char *pattern, size_t pattern_len, const char *name, size_t name_len)
 {
     const char *p = pattern, *p_end = pattern + pattern_len;
@@ -97,7 +93,7 @@ bool bly_env_match(const char *pattern, size_t pattern_len, const char *name, si
         if (p < p_end && *p == '*') {
             star = p++;
             star_at = s;
-        } else if (p < p_end && (*p == '?' || lower(*p) == lower(*s))) {
+        } else if (p < p_end && (*p == '?' || bly_ascii_lower(*p) == bly_ascii_lower(*s))) {
             p++;
             s++;
         } else if (star) {

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/ascii.h"
 #include "base/cleanup.h"
 #include "base/err.h"
 #include "proto/http.h"
@@ -16,20 +17,6 @@ static int no_memory(struct bly_err *err)
 static int shown(size_t len)
 {
     return len < NAME_SHOWN ? (int)len : NAME_SHOWN;
-}
-
-/* RFC 9110: a token. */
-static bool is_token(const char *text, size_t len)
-{
-    for (size_t i = 0; i < len; i++) {
-        char c = text[i];
-        bool alphanumeric =
-            (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
-
-        if (!alphanumeric && (c == '\0' || !strchr("!#$%&'*+-.^_`|~", c)))
-            return false;
-    }
-    return len > 0;
 }
 
 static bool is_value(const char *text, size_t len)
@@ -85,10 +72,8 @@ static char *lower_case(const char *text, size_t len)
 {
     char *copy = strndup(text, len);
 
-    for (char *c = copy; copy && *c; c++) {
-        if (*c >= 'A' && *c <= 'Z')
-            *c = (char)(*c - 'A' + 'a');
-    }
+    for (char *c = copy; copy && *c; c++)
+        *c = bly_ascii_lower(*c);
     return copy;
 }
 
@@ -140,7 +125,7 @@ static int prepare_headers(const struct bly_http_params *params,
         const char *variable = "";
         int r;
 
-        if (!is_token(header->name, header->name_len))
+        if (!bly_ascii_is_token(header->name, header->name_len))
             return bly_fail(err, BLY_ERR_PARAMS, EINVAL,
                             "http/request header name is invalid: invalid HTTP header name");
         if (header->variable)
@@ -162,7 +147,7 @@ static int prepare(const struct bly_http_params *params, const struct bly_http_v
 {
     int r;
 
-    if (!is_token(params->method, params->method_len))
+    if (!bly_ascii_is_token(params->method, params->method_len))
         return bly_fail(err, BLY_ERR_PARAMS, EINVAL,
                         "http/request method is invalid: invalid HTTP method");
     r = bly_http_url(params->url, params->url_len, &request->url, err);

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/ascii.h"
 #include "base/buf.h"
 #include "base/cleanup.h"
 #include "base/err.h"
@@ -22,21 +23,6 @@ struct span {
 static int invalid(struct bly_err *err, const char *why)
 {
     return bly_fail(err, BLY_ERR_PARAMS, EINVAL, "http/request url is invalid: %s", why);
-}
-
-static bool is_alpha(char c)
-{
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-}
-
-static bool is_digit(char c)
-{
-    return c >= '0' && c <= '9';
-}
-
-static char lower(char c)
-{
-    return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
 }
 
 /* Browsers drop blanks and control characters at both ends, and line breaks and tabs anywhere. */
@@ -59,8 +45,9 @@ static bool take_scheme(struct span *rest, struct span *ret_scheme)
 {
     size_t n = 0;
 
-    while (n < rest->len && (is_alpha(rest->at[n]) ||
-                             (n > 0 && (is_digit(rest->at[n]) || strchr("+-.", rest->at[n])))))
+    while (n < rest->len &&
+           (bly_ascii_is_letter(rest->at[n]) ||
+            (n > 0 && (bly_ascii_is_digit(rest->at[n]) || strchr("+-.", rest->at[n])))))
         n++;
     if (n == 0 || n >= rest->len || rest->at[n] != ':')
         return false;
@@ -150,7 +137,7 @@ static int add_host(struct span host, struct bly_buf *out, struct bly_err *err)
             return invalid(err, "a host name beyond ASCII has to be in its xn-- form");
         if (c <= ' ' || c == 0x7f || strchr("\"#%/:<>?@[\\]^`{|}", c))
             return invalid(err, "invalid international domain name");
-        bly_buf_add_char(out, lower((char)c));
+        bly_buf_add_char(out, bly_ascii_lower((char)c));
     }
     return 0;
 }
@@ -161,7 +148,7 @@ static int add_port(struct span port, unsigned default_port, struct bly_buf *out
     unsigned value = 0;
 
     for (size_t i = 0; i < port.len; i++) {
-        if (!is_digit(port.at[i]))
+        if (!bly_ascii_is_digit(port.at[i]))
             return invalid(err, "invalid port number");
         value = value * 10 + (unsigned)(port.at[i] - '0');
         if (value > PORT_MAX)
@@ -225,7 +212,7 @@ static int write_url(struct span rest, struct bly_buf *out, struct bly_err *err)
         char name[SCHEME_SHOWN + 1] = "";
 
         for (int i = 0; i < shown; i++)
-            name[i] = lower(scheme.at[i]);
+            name[i] = bly_ascii_lower(scheme.at[i]);
         return bly_fail(err, BLY_ERR_PARAMS, EPROTONOSUPPORT,
                         "http/request only supports http and https URLs, got %s", name);
     }

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/ascii.h"
 #include "base/cleanup.h"
 
 enum { RESPONSE_HEAD_MAX = 128 << 10 }; /* bytes of a response's headers */
@@ -45,10 +46,8 @@ static int add_field(struct bly_http_transfer *t, const char *name, size_t name_
     t->fields[t->n_fields++] = field;
     if (!field.name || !field.value)
         return bly_http_no_memory(&t->err);
-    for (char *c = field.name; *c; c++) {
-        if (*c >= 'A' && *c <= 'Z')
-            *c = (char)(*c - 'A' + 'a');
-    }
+    for (char *c = field.name; *c; c++)
+        *c = bly_ascii_lower(*c);
     if (strcmp(field.name, "location") == 0 && value_len > 0)
         t->has_location = true;
     return 0;

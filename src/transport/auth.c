@@ -8,8 +8,8 @@
 #include <strings.h>
 #include <sys/socket.h>
 
+#include "base/ascii.h"
 #include "base/err.h"
-#include "base/hex.h"
 #include "transport/jwt.h"
 
 static void digest_of(const void *data, size_t len, uint8_t digest[SHA256_DIGEST_SIZE])

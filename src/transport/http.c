@@ -4,6 +4,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "base/ascii.h"
 #include "base/buf.h"
 #include "base/cleanup.h"
 #include "transport/auth.h"
@@ -57,18 +58,6 @@ static bool list_has(struct span list, const char *token)
     return false;
 }
 
-static bool is_token(struct span s)
-{
-    for (size_t i = 0; i < s.len; i++) {
-        char c = s.at[i];
-        bool alnum = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
-
-        if (!alnum && (c == '\0' || !strchr("!#$%&'*+-.^_`|~", c)))
-            return false;
-    }
-    return s.len > 0;
-}
-
 /* Visible characters only: a control character in a target or value is an attempt at something. */
 static bool is_clean(struct span s, bool blanks)
 {
@@ -105,7 +94,8 @@ static int parse_request_line(struct span line, struct bly_http_request *request
     struct span method = cut(&line, ' ');
     struct span target = cut(&line, ' ');
 
-    if (!is_token(method) || target.len == 0 || target.at[0] != '/' || !is_clean(target, false))
+    if (!bly_ascii_is_token(method.at, method.len) || target.len == 0 || target.at[0] != '/' ||
+        !is_clean(target, false))
         return -EBADMSG;
     if (!span_is(line, "HTTP/1.1") && !span_is(line, "HTTP/1.0"))
         return -EBADMSG;
@@ -210,7 +200,7 @@ static int parse_header(struct parser *p, struct span line)
         return -EBADMSG;
     name = cut(&line, ':');
     value = trimmed(line);
-    if (!is_token(name) || !is_clean(value, true))
+    if (!bly_ascii_is_token(name.at, name.len) || !is_clean(value, true))
         return -EBADMSG;
 
     for (size_t i = 0; i < BLY_LEN(headers); i++) {

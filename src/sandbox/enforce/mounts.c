@@ -122,17 +122,13 @@ static int open_below(int root_fd, const char *path)
 }
 
 /* Whether it is the directory of a step; the same path may lie on two surfaces of the stage. */
-static bool is_near(const struct nearby *near, const struct bly_step *step, size_t dir_len)
+static bool is_near(const struct nearby *near, const struct bly_step *step)
 {
-    return near->dir && near->on == step->on && strncmp(near->dir, step->path, dir_len) == 0 &&
-           near->dir[dir_len] == '\0';
-}
+    size_t len = (size_t)(bly_path_base(step->path) - step->path);
 
-static size_t dir_length(const char *path)
-{
-    size_t len = (size_t)(bly_path_base(path) - path);
-
-    return len > 1 ? len - 1 : 1;
+    len = len > 1 ? len - 1 : 1; /* without the slash, if it is not all */
+    return near->dir && near->on == step->on && strncmp(near->dir, step->path, len) == 0 &&
+           near->dir[len] == '\0';
 }
 
 static int keep_near(struct nearby *near, const struct bly_step *step, int fd)
@@ -140,7 +136,7 @@ static int keep_near(struct nearby *near, const struct bly_step *step, int fd)
     forget(near);
     if (fd < 0)
         return -1;
-    near->dir = strndup(step->path, dir_length(step->path));
+    near->dir = bly_path_parent(step->path);
     near->on = step->on;
     near->fd = fd;
     if (near->dir)
@@ -154,12 +150,11 @@ static int keep_near(struct nearby *near, const struct bly_step *step, int fd)
  * is set. */
 static int open_near(struct nearby *near, const struct bly_step *step, int root_fd)
 {
-    size_t len = dir_length(step->path);
     bly_autofree char *dir = NULL;
 
-    if (is_near(near, step, len))
+    if (is_near(near, step))
         return near->fd;
-    dir = strndup(step->path, len);
+    dir = bly_path_parent(step->path);
     return keep_near(near, step, dir ? open_below(root_fd, dir) : -1);
 }
 
@@ -325,7 +320,7 @@ static int open_in_stage(struct build *b, const struct bly_step *step, mode_t mo
     bly_autofree char *path = NULL;
     int fd, r;
 
-    if (is_near(&b->in_stage, step, dir_length(step->path)))
+    if (is_near(&b->in_stage, step))
         return b->in_stage.fd;
     stage_name(b->plan, step->on, base);
     if (asprintf(&path, "/%s%s", base, rest) < 0)

@@ -166,11 +166,11 @@ static int mark_surroundings(struct bly_draft *draft, const char *point, struct 
 {
     static const struct bly_node none = {0};
     const struct bly_probe *probe = draft->probe;
-    bly_autofree char *dir = bly_path_join(point, "..");
+    bly_autofree char *dir = bly_path_parent(point);
 
     while (dir && strcmp(dir, "/") != 0) {
         bly_autofree char *text = NULL;
-        char *above = bly_path_join(dir, "..");
+        char *above = bly_path_parent(dir);
         int r = 0;
 
         if (bly_policy_decide(draft->plan->policy, dir) == BLY_ACCESS_READ &&

@@ -238,7 +238,7 @@ static int expand_at(struct hunt *hunt, const char *path, struct bly_err *err)
     assert(base != NULL);
     if (!would_visit(hunt, base, path))
         return 0;
-    dir = bly_path_join(path, "..");
+    dir = bly_path_parent(path);
     if (!dir)
         return bly_fail_sys(err, ENOMEM, "cannot expand %s", hunt->pattern);
     r = probe->look(probe->ctx, path, &node);
