@@ -27,6 +27,7 @@
 #include "sandbox/plan/plan.h"
 #include "sandbox/policy/policy.h"
 #include "script.h"
+#include "support/mounts.h"
 
 enum mode { WATCHING, LOOKING };
 enum { STALE = BLY_PLAN_STALE, FITS = 0 };
@@ -302,8 +303,16 @@ static struct bly_plan *plan_of(const char *rules)
     return plan;
 }
 
-static void run_case(const struct stale_case *c, enum mode mode)
+struct row {
+    const struct stale_case *c;
+    enum mode mode;
+};
+
+static void run_case(const void *arg)
 {
+    const struct row *row = arg;
+    const struct stale_case *c = row->c;
+    enum mode mode = row->mode;
     struct bly_watcher *watcher;
     struct bly_watch *watch;
     struct bly_plan *plan;
@@ -330,40 +339,14 @@ static void run_case(const struct stale_case *c, enum mode mode)
     bly_plan_free(plan);
 }
 
-/* Mounts are for this process alone, and go with it. */
-static void run_with_mounts(const struct stale_case *c, enum mode mode)
-{
-    int status;
-    pid_t pid;
-
-    if (geteuid() != 0)
-        skip();
-    pid = fork();
-    if (pid == 0) {
-        if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
-            _exit(77);
-        run_case(c, mode); /* a failed assertion ends this process, with its message */
-        _exit(0);
-    }
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
-        skip();
-    assert_int_equal(status, 0);
-}
-
-struct row {
-    const struct stale_case *c;
-    enum mode mode;
-};
-
 static void check_row(void **state)
 {
     const struct row *row = *state;
 
     if (row->c->flags & MOUNTS)
-        run_with_mounts(row->c, row->mode);
+        run_with_mounts(run_case, row);
     else
-        run_case(row->c, row->mode);
+        run_case(row);
 }
 
 static int setup(void **state)

@@ -345,23 +345,11 @@ static void check_case(void **state)
         check_as(NOBODY, *state);
 }
 
-/* As yard_run_as(), with a mount that is there for this child alone. */
-static int run_beside_a_procfs(uid_t uid, int (*run)(const void *arg), const void *arg)
+/* A mount that is there for this child alone. */
+static void mount_a_procfs(void)
 {
-    pid_t pid;
-
-    yard_make();
-    if (uid != getuid())
-        yard_give(uid);
-    pid = fork();
-    if (pid == 0) {
-        if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
-            mount("proc", yard_path("out/dir"), "proc", 0, NULL) < 0)
-            yard_exit(NO_MOUNTS);
-        yard_become(uid);
-        yard_exit(run(arg));
-    }
-    return yard_wait(pid);
+    if (have_own_mounts() < 0 || mount("proc", yard_path("out/dir"), "proc", 0, NULL) < 0)
+        yard_exit(NO_MOUNTS);
 }
 
 static void check_beside_a_procfs(void **state)
@@ -372,14 +360,14 @@ static void check_beside_a_procfs(void **state)
     if (getuid() != 0)
         skip();
     for (size_t i = 0; i < BLY_LEN(uids); i++) {
-        int got = run_beside_a_procfs(uids[i], run_walled, c);
+        int got = yard_run_prepared(uids[i], mount_a_procfs, run_walled, c);
 
         yard_remove();
         if (got == NO_MOUNTS)
             skip();
         if (got != c->expected)
             fail_msg("as uid %u: %d instead of %d, %s", uids[i], got, c->expected, yard_error);
-        got = run_beside_a_procfs(uids[i], run_free, c);
+        got = yard_run_prepared(uids[i], mount_a_procfs, run_free, c);
         yard_remove();
         if (got != 0)
             fail_msg("the twin without a wall, as uid %u: %d", uids[i], got);
@@ -397,8 +385,7 @@ static int run_with_a_deep_procfs(const void *arg)
         if (mkdir(path, 0755) < 0)
             return NO_MOUNTS;
     }
-    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
-        mount("proc", path, "proc", 0, NULL) < 0)
+    if (have_own_mounts() < 0 || mount("proc", path, "proc", 0, NULL) < 0)
         return NO_MOUNTS;
     return run_walled(arg);
 }

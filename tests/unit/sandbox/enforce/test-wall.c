@@ -549,8 +549,7 @@ static int read_only_mount(void)
     struct bly_plan *plan;
     int r;
 
-    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
-        mount("none", yard_path("w"), "tmpfs", MS_RDONLY, NULL) < 0)
+    if (have_own_mounts() < 0 || mount("none", yard_path("w"), "tmpfs", MS_RDONLY, NULL) < 0)
         return YARD_STUCK;
     plan = yard_plan(FULL, BLY_FOR_HELPER);
     r = plan ? yard_run(plan, BLY_FOR_HELPER, nothing) : YARD_NO_PLAN;
@@ -582,8 +581,7 @@ static int second_mount_git(void)
     int r;
 
     (void)snprintf(old, sizeof(old), "%s", yard_path("w"));
-    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
-        mount(old, yard_path("out/dir"), NULL, MS_BIND, NULL) < 0)
+    if (have_own_mounts() < 0 || mount(old, yard_path("out/dir"), NULL, MS_BIND, NULL) < 0)
         return YARD_STUCK;
     if (write_second_git() != 0)
         return YARD_STUCK;

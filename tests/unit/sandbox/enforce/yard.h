@@ -37,6 +37,7 @@
 #include "sandbox/enforce/wall.h"
 #include "sandbox/plan/plan.h"
 #include "sandbox/policy/policy.h"
+#include "support/mounts.h"
 
 enum {
     YARD_ERROR_MAX = 8192,
@@ -279,8 +280,10 @@ static inline void yard_become(uid_t uid)
         yard_exit(YARD_STUCK);
 }
 
-/* What `run` gives for a case, in a child that belongs to `uid`, in a fresh yard. */
-static inline int yard_run_as(uid_t uid, int (*run)(const void *arg), const void *arg)
+/* What `run` gives for a case, in a child that belongs to `uid`, in a fresh yard. The child calls
+ * `prepare` (NULL: nothing) before that, as whoever the caller is. */
+static inline int yard_run_prepared(uid_t uid, void (*prepare)(void), int (*run)(const void *arg),
+                                    const void *arg)
 {
     pid_t pid;
 
@@ -290,10 +293,17 @@ static inline int yard_run_as(uid_t uid, int (*run)(const void *arg), const void
     pid = fork();
     if (pid == 0) {
         yard_bystander = getpid();
+        if (prepare)
+            prepare();
         yard_become(uid);
         yard_exit(run(arg));
     }
     return yard_wait(pid);
+}
+
+static inline int yard_run_as(uid_t uid, int (*run)(const void *arg), const void *arg)
+{
+    return yard_run_prepared(uid, NULL, run, arg);
 }
 
 /* ---- attempts that both kinds of wall are tried with ---- */

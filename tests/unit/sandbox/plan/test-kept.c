@@ -29,6 +29,7 @@
 #include "base/buf.h"
 #include "base/cleanup.h"
 #include "sandbox/plan/kept.h"
+#include "support/mounts.h"
 
 enum { PATH_BYTES = 1024, ALL = -1 /* directories: as many as the first time */ };
 
@@ -427,8 +428,9 @@ static const struct kept_case {
      match_is_created_through_another_mount, 0, MOUNTS},
 };
 
-static void run_case(const struct kept_case *c)
+static void run_case(const void *arg)
 {
+    const struct kept_case *c = arg;
     struct bly_kept *kept = bly_kept_new(1000);
     struct bly_policy *policy = policy_in_dir(c->rules);
     size_t all, listed;
@@ -444,27 +446,6 @@ static void run_case(const struct kept_case *c)
     assert_int_equal(check_plan(kept, policy), 0); /* and it is kept again */
     bly_policy_unref(policy);
     bly_kept_free(kept);
-}
-
-/* Mounts are for this process alone, and go with it. */
-static void run_with_mounts(const struct kept_case *c)
-{
-    int status;
-    pid_t pid;
-
-    if (geteuid() != 0)
-        skip();
-    pid = fork();
-    if (pid == 0) {
-        if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
-            _exit(77);
-        run_case(c); /* a failed assertion ends this process, with its message */
-        _exit(0);
-    }
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
-        skip();
-    assert_int_equal(status, 0);
 }
 
 /* Root may read everything: as somebody else, in a process that goes. */
@@ -489,7 +470,7 @@ static void check_case(void **state)
     const struct kept_case *c = *state;
 
     if (c->flags & MOUNTS)
-        run_with_mounts(c);
+        run_with_mounts(run_case, c);
     else if (c->flags & USER)
         run_as_user(c);
     else
