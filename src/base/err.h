@@ -36,6 +36,7 @@ enum {
     BLY_BY_NOTHING, /* no rule grants it */
     BLY_BY_RULE,    /* rules[index] */
     BLY_BY_GLOB,    /* deny_globs[index] */
+    BLY_BY_NAME,    /* the protected name number `name` in the directory of rules[index] */
     BLY_BY_DERIVED, /* what a look at the disk made of a rule: where .git leads to, a name without
                      * links
                      */
@@ -44,6 +45,7 @@ enum {
 struct bly_denial {
     uint8_t access, by;
     uint8_t rung; /* of the wall that refused; 0 until the server's side knows */
+    uint8_t name; /* 0 but with BLY_BY_NAME */
     uint32_t index;
 };
 

@@ -113,21 +113,26 @@ static void add_rule(struct bly_buf *buf, const struct bly_rule *rule)
                          rule->flags & BLY_RULE_IMPLIED ? "true" : "false");
 }
 
-static void add_policy(struct bly_buf *buf, const struct bly_policy *policy)
+static int add_policy(struct bly_buf *buf, const struct bly_policy *policy)
 {
+    struct bly_policy *whole = bly_policy_spell_out(policy);
+
+    if (whole == NULL)
+        return -ENOMEM;
     (void)bly_buf_printf(buf, "{\"wall\":%s,\"network\":%s,\"minimal\":%s,\"rules\":[",
                          policy->wall ? "true" : "false", policy->network ? "true" : "false",
                          policy->minimal ? "true" : "false");
-    for (size_t i = 0; i < policy->n_rules; i++) {
+    for (size_t i = 0; i < whole->n_rules; i++) {
         (void)bly_buf_add_str(buf, i == 0 ? "" : ",");
-        add_rule(buf, &policy->rules[i]);
+        add_rule(buf, &whole->rules[i]);
     }
+    (void)bly_policy_unref(whole);
     (void)bly_buf_add_str(buf, "],\"denyGlobs\":[");
     for (size_t i = 0; i < policy->n_deny_globs; i++) {
         (void)bly_buf_add_str(buf, i == 0 ? "" : ",");
         (void)bly_json_add_cstr(buf, policy->deny_globs[i]);
     }
-    (void)bly_buf_add_str(buf, "]}");
+    return bly_buf_add_str(buf, "]}");
 }
 
 static int add_step(void *arg, const struct bly_explanation *step)
@@ -147,12 +152,12 @@ static int add_step(void *arg, const struct bly_explanation *step)
 static int explain_as_json(const struct bly_policy *policy, const struct bly_plan *plan,
                            const struct verdict *verdict, struct bly_buf *buf)
 {
-    int r = 0;
+    int r;
 
     (void)bly_buf_add_str(buf, "{\"policy\":");
-    add_policy(buf, policy);
+    r = add_policy(buf, policy);
     (void)bly_buf_add_str(buf, ",\"plan\":[");
-    if (plan != NULL)
+    if (r == 0 && plan != NULL)
         r = bly_plan_explain(plan, policy, add_step, buf);
     (void)bly_buf_printf(buf, "],\"rung\":%d",
                          verdict->rung < 0 ? BLY_RUNG_REFUSED : verdict->rung);

@@ -39,23 +39,26 @@ static bool means(const char *text, const char *key)
 static void translate(const struct bly_fold *fold, struct bly_denial *reason)
 {
     const struct bly_policy *policy = fold->policy, *folded = fold->folded;
-    size_t i = 0;
+    size_t i = 0, n = 0;
 
-    if (reason->by == BLY_BY_RULE) {
+    if (reason->by == BLY_BY_RULE || reason->by == BLY_BY_NAME) {
         const struct bly_rule *rule = &folded->rules[reason->index];
 
-        while (i < policy->n_rules && (policy->rules[i].access != rule->access ||
-                                       !means(policy->rules[i].path, rule->path)))
+        n = policy->n_rules;
+        while (i < n && (policy->rules[i].access != rule->access ||
+                         !means(policy->rules[i].path, rule->path)))
             i++;
-        reason->by = i < policy->n_rules ? BLY_BY_RULE : BLY_BY_NOTHING;
-    }
-    if (reason->by == BLY_BY_GLOB) {
-        while (i < policy->n_deny_globs &&
-               !means(policy->deny_globs[i], folded->deny_globs[reason->index]))
+    } else if (reason->by == BLY_BY_GLOB) {
+        n = policy->n_deny_globs;
+        while (i < n && !means(policy->deny_globs[i], folded->deny_globs[reason->index]))
             i++;
-        reason->by = i < policy->n_deny_globs ? BLY_BY_GLOB : BLY_BY_NOTHING;
     }
-    reason->index = reason->by == BLY_BY_NOTHING ? 0 : (uint32_t)i;
+    reason->index = (uint32_t)i;
+    if (i == n) {
+        reason->by = BLY_BY_NOTHING;
+        reason->index = 0;
+        reason->name = 0;
+    }
 }
 
 static bool is_stricter(enum bly_access access, enum bly_access than)
@@ -76,6 +79,19 @@ static size_t common_dir(const char *path, const char *text, size_t len)
     return i == len && path[i] == '/' ? len : common;
 }
 
+/* The smaller one of `first` and the length of the directory on `path` in which other letters make
+ * a rule for `text` apply to it. */
+static size_t earlier(size_t first, const char *text, const char *path, const char *key)
+{
+    bly_autofree char *folded = key_of(text);
+    size_t len = common_dir(path, text, strlen(text));
+
+    return len < first && !bly_path_is_within(path, text) &&
+                   (!folded || bly_path_is_within(key, folded))
+               ? len
+               : first;
+}
+
 /* The length of the first directory on `path` in which other letters make something apply to it;
  * that of `path` when nothing does. Looks for everything, as it is next to never needed. */
 static size_t first_difference(const struct bly_policy *policy, const char *path, const char *key)
@@ -83,13 +99,14 @@ static size_t first_difference(const struct bly_policy *policy, const char *path
     size_t first = strlen(path);
 
     for (size_t i = 0; i < policy->n_rules; i++) {
-        const char *text = policy->rules[i].path;
-        bly_autofree char *folded = key_of(text);
-        size_t len = common_dir(path, text, strlen(text));
+        const struct bly_rule *rule = &policy->rules[i];
 
-        if (len < first && !bly_path_is_within(path, text) &&
-            (!folded || bly_path_is_within(key, folded)))
-            first = len;
+        first = earlier(first, rule->path, path, key);
+        for (size_t k = 0; bly_rule_protects(rule) && k < BLY_PROTECTED_NAMES; k++) {
+            bly_autofree char *name = bly_path_join(rule->path, bly_policy_protected_names[k]);
+
+            first = name ? earlier(first, name, path, key) : 0;
+        }
     }
     for (size_t i = 0; i < policy->n_deny_globs; i++) {
         const char *glob = policy->deny_globs[i];

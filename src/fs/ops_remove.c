@@ -202,16 +202,6 @@ static int remove_name(const struct bly_view *view, const char *path, bool recur
     return remove_tree(view, path, place, err);
 }
 
-/* A rule below the name that does not permit writing: its path, or NULL. */
-static const char *find_narrowing(const struct bly_policy *policy, const char *canonical)
-{
-    for (size_t i = 0; i < policy->n_rules; i++)
-        if (policy->rules[i].access != BLY_ACCESS_WRITE &&
-            bly_path_is_within(policy->rules[i].path, canonical))
-            return policy->rules[i].path;
-    return NULL;
-}
-
 /* Whether the directory the name stands in permits changing its entries. */
 static int decide_parent(const struct bly_view *view, const char *path, struct bly_place *place,
                          struct bly_err *err)
@@ -236,7 +226,7 @@ static int decide_parent(const struct bly_view *view, const char *path, struct b
 static int decide(const struct bly_view *view, const char *path, bool recursive,
                   struct bly_place *place, struct bly_err *err)
 {
-    const char *narrowing;
+    bly_autofree char *narrowing = NULL;
     int r;
 
     if (view->policy == NULL)
@@ -244,8 +234,10 @@ static int decide(const struct bly_view *view, const char *path, bool recursive,
     r = decide_parent(view, path, place, err);
     if (r < 0 || !recursive)
         return r;
-    narrowing = find_narrowing(view->policy, place->canonical);
-    return narrowing ? bly_view_refuse(view, path, narrowing, BLY_NEED_WRITE, err) : 0;
+    r = bly_policy_find_narrowing(view->policy, place->canonical, &narrowing);
+    if (r < 0)
+        return bly_fail_sys(err, -r, "no memory for a path");
+    return r > 0 ? bly_view_refuse(view, path, narrowing, BLY_NEED_WRITE, err) : 0;
 }
 
 /* -EINVAL when the name itself is a link; the walk has refused links before it. */

@@ -941,6 +941,7 @@ static int take_denial(const struct helper *helper, const struct bly_hwire_reply
 
     *denial = (struct bly_denial){.access = in->denied_access,
                                   .by = in->denied_by,
+                                  .name = in->denied_name,
                                   .rung = (uint8_t)bly_warm_rung(helper->warm)};
     if (in->denied_by == BLY_BY_NOTHING)
         return index == 0 ? 0 : -EBADMSG;
@@ -951,7 +952,7 @@ static int take_denial(const struct helper *helper, const struct bly_hwire_reply
     if (index < (is_glob ? asked->n_deny_globs : asked->n_rules))
         denial->index = (uint32_t)index;
     else
-        denial->by = BLY_BY_DERIVED;
+        denial->by = BLY_BY_DERIVED, denial->name = 0;
     return 0;
 }
 

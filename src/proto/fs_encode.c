@@ -6,6 +6,7 @@
 #include "base/cleanup.h"
 #include "base/err.h"
 #include "base/json.h"
+#include "base/path.h"
 #include "proto/encode.h"
 #include "rpc/rpc.h"
 #include "sandbox/policy/policy.h"
@@ -243,8 +244,16 @@ static void add_rule(const struct bly_rule *rule, struct bly_buf *buf)
 
     bly_buf_add_str(buf, "{\"path\":");
     bly_json_add_cstr(buf, rule->path);
-    bly_buf_printf(buf, ",\"access\":\"%s\"%s}", names[rule->access],
-                   rule->flags & BLY_RULE_IMPLIED ? ",\"protected\":true" : "");
+    bly_buf_printf(buf, ",\"access\":\"%s\"}", names[rule->access]);
+}
+
+static void add_protected_name(const char *root, const char *name, struct bly_buf *buf)
+{
+    bly_autofree char *path = bly_path_join(root, name);
+
+    bly_buf_add_str(buf, "{\"path\":");
+    bly_json_add_cstr(buf, path ? path : name);
+    bly_buf_add_str(buf, ",\"access\":\"read\",\"protected\":true}");
 }
 
 static void add_reason(const struct bly_policy *policy, const struct bly_denial *denial,
@@ -253,6 +262,10 @@ static void add_reason(const struct bly_policy *policy, const struct bly_denial 
     switch (denial->by) {
     case BLY_BY_RULE:
         add_rule(&policy->rules[denial->index], buf);
+        break;
+    case BLY_BY_NAME:
+        add_protected_name(policy->rules[denial->index].path,
+                           bly_policy_protected_names[denial->name], buf);
         break;
     case BLY_BY_GLOB:
         bly_buf_add_str(buf, "{\"glob\":");

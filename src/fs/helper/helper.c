@@ -51,6 +51,7 @@ static int send_error(struct helper *h, const struct bly_err *err)
         .denied_by = err->denial.by,
         .sys = err->sys,
         .denied_index = err->denial.index,
+        .denied_name = err->denial.name,
         .data_len = (uint32_t)strlen(text),
     };
 

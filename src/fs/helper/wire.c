@@ -5,7 +5,9 @@
 #include <sys/uio.h>
 
 #include "base/cleanup.h"
+#include "base/err.h"
 #include "base/fd_pass.h"
+#include "sandbox/policy/policy.h"
 
 enum {
     F_RECURSIVE = 1,
@@ -173,8 +175,9 @@ int bly_hwire_unpack_request(const void *packet, size_t len, bool has_fd,
 static bool is_denial_plausible(const struct bly_hwire_reply *reply)
 {
     if (reply->denied_access == BLY_DENIED_NOTHING)
-        return reply->denied_by == 0 && reply->denied_index == 0;
-    return reply->denied_access <= BLY_DENIED_WRITE && reply->denied_by <= BLY_BY_GLOB &&
+        return reply->denied_by == 0 && reply->denied_index == 0 && reply->denied_name == 0;
+    return reply->denied_access <= BLY_DENIED_WRITE && reply->denied_by <= BLY_BY_NAME &&
+           reply->denied_name < (reply->denied_by == BLY_BY_NAME ? BLY_PROTECTED_NAMES : 1) &&
            (reply->kind == BLY_ERR_DENIED ||
             (reply->kind == BLY_ERR_SYSTEM && reply->sys == EACCES));
 }

@@ -50,6 +50,7 @@ struct bly_hwire_reply {
     uint64_t number; /* entries of a listing, size of a file, length of a text that is too long */
     int64_t created_at_ms, modified_at_ms;
     uint32_t data_len;
+    uint8_t denied_name;
 };
 
 /*

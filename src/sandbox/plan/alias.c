@@ -236,7 +236,8 @@ static int restrict_aliases(struct bly_draft *draft, struct bly_mounts *mounts, 
 
     if (r == 0)
         return 0;
-    before = r < 0 ? NULL : bly_policy_copy(draft->plan->policy); /* the rules move meanwhile */
+    /* A copy: the rules move meanwhile. */
+    before = r < 0 ? NULL : bly_policy_spell_out(draft->plan->policy);
     if (!before)
         return bly_fail_sys(err, ENOMEM, "cannot plan the sandbox");
     r = 0;

@@ -99,32 +99,53 @@ void bly_draft_deinit(struct bly_draft *draft)
 {
     bly_draft_drop_crossings(draft, 0);
     bly_seen_deinit(&draft->seen);
+    for (size_t i = 0; i < draft->n_names; i++)
+        bly_spot_deinit(&draft->names[i]);
+    free(draft->names);
     free(draft->crossings);
     bly_names_deinit(&draft->closed);
     bly_names_deinit(&draft->pointed);
 }
 
+/* NULL: out of memory. */
+static struct bly_mark *add_mark(struct bly_plan *plan, enum bly_mark_kind kind, const char *path)
+{
+    struct bly_mark *grown = bly_list_add(plan->marks, &plan->n_marks, sizeof(*plan->marks));
+    struct bly_mark *mark;
+
+    if (!grown)
+        return NULL;
+    plan->marks = grown;
+    mark = &grown[plan->n_marks - 1];
+    mark->kind = kind;
+    mark->path = strdup(path);
+    return mark->path ? mark : NULL;
+}
+
 int bly_draft_mark(struct bly_draft *draft, enum bly_mark_kind kind, const char *path,
                    const struct bly_node *node, const char *text, struct bly_err *err)
 {
-    struct bly_plan *plan = draft->plan;
-    struct bly_mark *grown;
     struct bly_mark *mark;
 
     /* The root directory cannot be exchanged. */
     if (strcmp(path, "/") == 0)
         return 0;
-    grown = bly_list_add(plan->marks, &plan->n_marks, sizeof(*plan->marks));
-    if (!grown)
+    mark = add_mark(draft->plan, kind, path);
+    if (!mark)
         return bly_fail_sys(err, ENOMEM, "cannot plan %s", path);
-    plan->marks = grown;
-    mark = &grown[plan->n_marks - 1];
-    mark->kind = kind;
     mark->node = *node;
-    mark->path = strdup(path);
     mark->text = text ? strdup(text) : NULL;
-    if (!mark->path || (text && !mark->text))
-        return bly_fail_sys(err, ENOMEM, "cannot plan %s", path);
+    return text && !mark->text ? bly_fail_sys(err, ENOMEM, "cannot plan %s", path) : 0;
+}
+
+int bly_draft_mark_missing(struct bly_draft *draft, const char *dir, unsigned names,
+                           struct bly_err *err)
+{
+    struct bly_mark *mark = add_mark(draft->plan, BLY_MARK_LACKS, dir);
+
+    if (!mark)
+        return bly_fail_sys(err, ENOMEM, "cannot plan %s", dir);
+    mark->missing = names;
     return 0;
 }
 

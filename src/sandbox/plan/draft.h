@@ -99,6 +99,8 @@ struct bly_draft {
     struct bly_crossing *crossings;
     size_t n_crossings;
     struct bly_names closed; /* denied whatever the rules say: matches of globs, kernel internals */
+    struct bly_spot *names;  /* protected names that are there, or where nobody may look */
+    size_t n_names;
     struct bly_names pointed; /* protected symlinks, to be pinned */
     bool wants_proc;          /* a rule grants something of /proc */
 };
@@ -110,6 +112,8 @@ void bly_draft_drop_crossings(struct bly_draft *draft, size_t keep); /* all but 
 int bly_draft_mark(struct bly_draft *draft, enum bly_mark_kind kind, const char *path,
                    const struct bly_node *node, const char *text, struct bly_err *err);
 int bly_draft_mark_spot(struct bly_draft *draft, const struct bly_spot *spot, struct bly_err *err);
+int bly_draft_mark_missing(struct bly_draft *draft, const char *dir, unsigned names,
+                           struct bly_err *err);
 
 /* resolve.c: walks `path` (absolute, normalised) component by component and follows links;
  * `keep_last`: not the last one. Crossed links are added to the draft and marked. */
@@ -147,13 +151,13 @@ int bly_draft_set_rule(struct bly_policy *policy, const char *path, enum bly_acc
  */
 int bly_draft_deny_for_good(struct bly_policy *policy, const char *path, struct bly_err *err);
 
-/* A restriction of a protected name, wherever it stands. */
-bool bly_draft_is_protected(const struct bly_rule *rule);
-
 bool bly_draft_has_rule(const struct bly_policy *policy, const char *path);
 
 /* What the rules alone say about the directory that holds `path`. */
 enum bly_access bly_draft_parent_access(const struct bly_policy *policy, const char *path);
+
+/* protected.c: the protected names of all roots, once the rules are there. */
+int bly_draft_protected(struct bly_draft *draft, struct bly_err *err);
 
 /* gitfile.c: protects what a .git pointer file, symlink or commondir leads to. */
 int bly_draft_pointers(struct bly_draft *draft, struct bly_err *err);

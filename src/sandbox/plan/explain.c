@@ -13,7 +13,7 @@ enum { WHY_MAX = 4 * BLY_PATH_MAX };
 
 struct explainer {
     const struct bly_plan *plan;
-    const struct bly_policy *given;
+    struct bly_policy *given, *derived; /* spelled out */
     struct bly_buf *why;
 };
 
@@ -48,14 +48,6 @@ static const char *access_word(enum bly_access access)
     return words[access];
 }
 
-static bool is_protected_name(const char *name)
-{
-    for (size_t i = 0; bly_policy_protected_names[i] != NULL; i++)
-        if (strcmp(bly_policy_protected_names[i], name) == 0)
-            return true;
-    return false;
-}
-
 static bool is_platform_default(const char *path)
 {
     for (size_t i = 0; bly_policy_platform_defaults[i] != NULL; i++)
@@ -76,12 +68,12 @@ static const char *glob_for(const struct bly_policy *policy, const char *path)
 static bool explain_rule(struct explainer *e, const char *path)
 {
     const struct bly_rule *given = rule_at(e->given, path);
-    const struct bly_rule *derived = rule_at(e->plan->policy, path);
+    const struct bly_rule *derived = rule_at(e->derived, path);
     const char *name = bly_path_base(path);
 
     if (given != NULL && !(given->flags & BLY_RULE_IMPLIED))
         (void)bly_buf_printf(e->why, "entry: %s %s", access_word(given->access), path);
-    else if ((given != NULL || derived != NULL) && is_protected_name(name))
+    else if ((given != NULL || derived != NULL) && bly_policy_is_protected_name(name))
         (void)bly_buf_printf(e->why, "protected name: %s of a writable root", name);
     else if (derived != NULL && (derived->flags & BLY_RULE_IMPLIED) &&
              derived->access == BLY_ACCESS_READ)
@@ -133,21 +125,19 @@ static int tell(struct explainer *e, struct bly_explanation *explanation,
     return r;
 }
 
-int bly_plan_explain(const struct bly_plan *plan, const struct bly_policy *given,
-                     int (*each)(void *arg, const struct bly_explanation *explanation), void *arg)
+static int explain(struct explainer *e,
+                   int (*each)(void *arg, const struct bly_explanation *explanation), void *arg)
 {
-    bly_autobuf struct bly_buf why;
-    struct explainer e = {.plan = plan, .given = given, .why = &why};
+    const struct bly_plan *plan = e->plan;
     int r = 0;
 
-    bly_buf_init(&why, WHY_MAX);
     for (size_t i = 0; r == 0 && i < plan->n_steps; i++) {
         const struct bly_step *step = &plan->steps[i];
         struct bly_explanation explanation = {
             .step = bly_step_name(step->kind), .path = step->path, .target = step->text};
 
-        explain_step(&e, step);
-        r = tell(&e, &explanation, each, arg);
+        explain_step(e, step);
+        r = tell(e, &explanation, each, arg);
     }
     for (size_t i = 0; r == 0 && i < plan->n_absents; i++) {
         bly_autofree char *path = bly_path_join(plan->absents[i].dir, plan->absents[i].name);
@@ -155,8 +145,25 @@ int bly_plan_explain(const struct bly_plan *plan, const struct bly_policy *given
 
         if (path == NULL)
             return -ENOMEM;
-        explain_absent(&e, path);
-        r = tell(&e, &explanation, each, arg);
+        explain_absent(e, path);
+        r = tell(e, &explanation, each, arg);
     }
+    return r;
+}
+
+int bly_plan_explain(const struct bly_plan *plan, const struct bly_policy *given,
+                     int (*each)(void *arg, const struct bly_explanation *explanation), void *arg)
+{
+    bly_autobuf struct bly_buf why;
+    struct explainer e = {.plan = plan,
+                          .given = bly_policy_spell_out(given),
+                          .derived = bly_policy_spell_out(plan->policy),
+                          .why = &why};
+    int r;
+
+    bly_buf_init(&why, WHY_MAX);
+    r = e.given != NULL && e.derived != NULL ? explain(&e, each, arg) : -ENOMEM;
+    bly_policy_unref(e.given);
+    bly_policy_unref(e.derived);
     return r;
 }

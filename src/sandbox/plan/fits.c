@@ -49,6 +49,19 @@ int bly_plan_digest_names(const struct bly_probe *probe, const char *dir, char *
     return 0;
 }
 
+static bool lacks_names(const struct bly_mark *mark, const struct bly_probe *probe)
+{
+    for (unsigned i = 0; i < BLY_PROTECTED_NAMES; i++) {
+        bly_autofree char *path = bly_path_join(mark->path, bly_policy_protected_names[i]);
+        struct bly_node node = {0};
+
+        if ((mark->missing & 1u << i) &&
+            (!path || probe->look(probe->ctx, path, &node) < 0 || node.type != BLY_NODE_ABSENT))
+            return false;
+    }
+    return true;
+}
+
 static bool mark_fits(const struct bly_mark *mark, const struct bly_probe *probe)
 {
     bly_autofree char *text = NULL;
@@ -73,6 +86,8 @@ static bool mark_fits(const struct bly_mark *mark, const struct bly_probe *probe
     case BLY_MARK_MOUNTS:
         r = bly_mounts_text(probe, &text, NULL);
         return same_text(r, text, mark->text);
+    case BLY_MARK_LACKS:
+        return lacks_names(mark, probe);
     case BLY_MARK_KINDS:
         break;
     }
@@ -82,10 +97,14 @@ static bool mark_fits(const struct bly_mark *mark, const struct bly_probe *probe
 /* Which of the parts of a fingerprint a mark belongs to. */
 static unsigned part_of(const struct bly_mark *mark)
 {
-    if (mark->kind == BLY_MARK_MOUNTS)
-        return BLY_PLAN_MOUNTS;
-    return mark->kind == BLY_MARK_NODE || mark->kind == BLY_MARK_LINK ? BLY_PLAN_NAMES
-                                                                      : BLY_PLAN_CONTENTS;
+    static const unsigned parts[BLY_MARK_KINDS] = {
+        [BLY_MARK_NODE] = BLY_PLAN_NAMES,       [BLY_MARK_LINK] = BLY_PLAN_NAMES,
+        [BLY_MARK_LACKS] = BLY_PLAN_NAMES,      [BLY_MARK_TEXT] = BLY_PLAN_CONTENTS,
+        [BLY_MARK_BLOCKED] = BLY_PLAN_CONTENTS, [BLY_MARK_LISTING] = BLY_PLAN_CONTENTS,
+        [BLY_MARK_MOUNTS] = BLY_PLAN_MOUNTS,
+    };
+
+    return parts[mark->kind];
 }
 
 int bly_plan_fits_in(const struct bly_plan *plan, const struct bly_probe *probe, unsigned parts)
@@ -142,18 +161,33 @@ int bly_plan_each_name_of(const char *path, size_t from, bly_plan_name_fn each, 
     return r;
 }
 
+static int each_missing_name(const struct bly_mark *mark, bly_plan_name_fn each, void *arg)
+{
+    int r = 0;
+
+    for (unsigned i = 0; r == 0 && i < BLY_PROTECTED_NAMES; i++) {
+        const char *name = bly_policy_protected_names[i];
+
+        if (mark->missing & 1u << i)
+            r = each(arg, mark->path, name, strlen(name));
+    }
+    return r;
+}
+
 int bly_plan_each_name(const struct bly_plan *plan, bly_plan_name_fn each, void *arg)
 {
     const char *before = "/";
     int r = 0;
 
     for (size_t i = 0; r == 0 && i < plan->n_marks; i++) {
-        const char *path = plan->marks[i].path;
+        const struct bly_mark *mark = &plan->marks[i];
 
-        if (part_of(&plan->marks[i]) != BLY_PLAN_NAMES)
+        if (part_of(mark) != BLY_PLAN_NAMES)
             continue;
-        r = bly_plan_each_name_of(path, common_length(path, before), each, arg);
-        before = path;
+        r = bly_plan_each_name_of(mark->path, common_length(mark->path, before), each, arg);
+        if (r == 0)
+            r = each_missing_name(mark, each, arg);
+        before = mark->path;
     }
     return r;
 }

@@ -15,8 +15,12 @@
 static int protect(struct bly_draft *draft, const char *path, struct bly_err *err)
 {
     struct bly_policy *policy = draft->plan->policy;
+    struct bly_denial reason = {0};
 
     if (bly_draft_parent_access(policy, path) != BLY_ACCESS_WRITE)
+        return 0;
+    (void)bly_policy_explain(policy, path, &reason);
+    if (reason.by == BLY_BY_NAME)
         return 0;
     return bly_draft_add_rule(policy, path, BLY_ACCESS_READ, BLY_RULE_IMPLIED, err);
 }
@@ -156,14 +160,15 @@ int bly_draft_pointers(struct bly_draft *draft, struct bly_err *err)
     const struct bly_policy *policy = draft->plan->policy;
     int r = 0;
 
-    /* Following adds rules, so the names are collected first. Most of them are not there. */
-    for (size_t i = 0; i < policy->n_rules; i++) {
-        const struct bly_rule *rule = &policy->rules[i];
-
-        if (bly_draft_is_protected(rule) && !bly_draft_lacks(draft, rule->path) &&
-            bly_names_add(&names, rule->path) < 0)
+    /* Following adds rules, so those of the client that are about such names are collected first.
+     */
+    for (size_t i = 0; i < policy->n_rules; i++)
+        if (policy->rules[i].access == BLY_ACCESS_READ &&
+            bly_policy_is_protected_name(bly_path_base(policy->rules[i].path)) &&
+            bly_names_add(&names, policy->rules[i].path) < 0)
             r = bly_fail_sys(err, ENOMEM, "cannot plan the sandbox");
-    }
+    for (size_t i = 0; r == 0 && i < draft->n_names; i++)
+        r = follow_name(draft, draft->names[i].path, err);
     for (size_t i = 0; r == 0 && i < names.n; i++)
         r = follow_name(draft, names.items[i], err);
     bly_names_deinit(&names);

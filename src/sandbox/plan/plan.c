@@ -75,6 +75,8 @@ static int fill(struct bly_draft *draft, struct bly_err *err)
     if (!draft->plan->network_only)
         r = bly_draft_rules(draft, err);
     if (r == 0 && !draft->plan->network_only)
+        r = bly_draft_protected(draft, err);
+    if (r == 0 && !draft->plan->network_only)
         r = bly_draft_pointers(draft, err);
     if (r == 0)
         r = bly_draft_aliases(draft, err);

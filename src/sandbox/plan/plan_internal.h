@@ -63,6 +63,7 @@ enum bly_mark_kind {
     BLY_MARK_BLOCKED, /* `path` cannot be looked at */
     BLY_MARK_LISTING, /* `path` is a directory with the names of which `text` is a digest */
     BLY_MARK_MOUNTS,  /* the mount table is `text`, see mounts.h; `path` says where it was read */
+    BLY_MARK_LACKS,   /* `path` is a directory in which the protected names of `missing` are not */
     BLY_MARK_KINDS,
 };
 
@@ -71,6 +72,7 @@ struct bly_mark {
     char *path;
     char *text;
     struct bly_node node;
+    unsigned missing; /* bit N: bly_policy_protected_names[N] */
 };
 
 enum { BLY_POINTER_MAX = 8192 }; /* bytes read of a .git pointer file */

@@ -12,8 +12,8 @@
 #include "base/path.h"
 #include "sandbox/policy/rules.h"
 
-/* With protected names, names of links and second mounts. */
-enum { MAX_RULES = 12 * BLY_POLICY_MAX_RULES };
+/* With names of links and second mounts. */
+enum { MAX_RULES = 8 * BLY_POLICY_MAX_RULES };
 
 static bool find_rule(const struct bly_policy *policy, const char *path, size_t *ret_index)
 {
@@ -126,7 +126,6 @@ static bool is_platform_default(const char *path)
 /* One rule of the given policy on its way through. */
 struct fate {
     const struct bly_rule *rule;
-    struct fate *root; /* of a protected name: the root it is protected in */
     struct bly_spot spot;
     size_t depth;                /* of where it led */
     size_t first_link, end_link; /* the crossings of its path */
@@ -143,25 +142,6 @@ static void fates_deinit(struct fates *fates)
     for (size_t i = 0; i < fates->n; i++)
         bly_spot_deinit(&fates->items[i].spot);
     free(fates->items);
-}
-
-/* The rule one component above `path`, if it grants writing. */
-static bool find_write_root(const struct bly_policy *policy, const char *path, size_t *ret_index)
-{
-    bly_autofree char *parent = bly_path_parent(path);
-
-    return parent && find_rule(policy, parent, ret_index) &&
-           policy->rules[*ret_index].access == BLY_ACCESS_WRITE;
-}
-
-bool bly_draft_is_protected(const struct bly_rule *rule)
-{
-    if (rule->access != BLY_ACCESS_READ)
-        return false;
-    for (size_t i = 0; bly_policy_protected_names[i]; i++)
-        if (strcmp(bly_path_base(rule->path), bly_policy_protected_names[i]) == 0)
-            return true;
-    return false;
 }
 
 static bool is_grant_in_effect(const struct bly_rule *rule, const struct bly_spot *spot)
@@ -182,13 +162,6 @@ static enum bly_access most_for(const char *path, enum bly_access access)
     return access;
 }
 
-static bool stands_in_writable(const struct bly_policy *policy, const struct fate *fate)
-{
-    if (fate->root && most_for(fate->root->spot.path, BLY_ACCESS_WRITE) == BLY_ACCESS_WRITE)
-        return true;
-    return bly_draft_parent_access(policy, fate->spot.path) == BLY_ACCESS_WRITE;
-}
-
 /* Whether a rule counts, given that the shallower ones are already in `policy`. */
 static bool counts(struct bly_draft *draft, const struct bly_policy *policy,
                    const struct fate *fate)
@@ -202,8 +175,11 @@ static bool counts(struct bly_draft *draft, const struct bly_policy *policy,
         draft->wants_proc = true;
         return true;
     }
-    if (rule->access == BLY_ACCESS_READ && stands_in_writable(policy, fate))
-        return true; /* a restriction, not a grant: it holds for what does not exist yet as well */
+    /* A restriction holds for what does not exist yet as well, and so does what opens a protected
+     * name: neither is a grant of something that is not there. */
+    if ((rule->access == BLY_ACCESS_READ || spot->state == BLY_SPOT_MISSING) &&
+        bly_draft_parent_access(policy, spot->path) == BLY_ACCESS_WRITE)
+        return true;
     return is_grant_in_effect(rule, spot);
 }
 
@@ -236,47 +212,36 @@ static int settle_kernel(struct bly_draft *draft, struct bly_policy *policy, str
     return 0;
 }
 
+/* A root that is a link to "/": its names are protected, those of "/" itself are not. */
+static int protect_in_root(struct bly_policy *policy, struct bly_err *err)
+{
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < BLY_PROTECTED_NAMES; i++) {
+        bly_autofree char *path = bly_path_join("/", bly_policy_protected_names[i]);
+
+        r = path ? bly_draft_add_rule(policy, path, BLY_ACCESS_READ, BLY_RULE_IMPLIED, err)
+                 : bly_fail_sys(err, ENOMEM, "cannot plan /");
+    }
+    return r;
+}
+
 static int settle_rule(struct bly_draft *draft, struct bly_policy *policy, struct fate *fate,
                        struct bly_err *err)
 {
     const struct bly_rule *rule = fate->rule;
     int r;
 
-    /* The names below a root count as long as the root does, and only in a directory. */
-    if (fate->root && (!fate->root->kept || fate->root->spot.node.type != BLY_NODE_DIR))
-        return 0;
     if (!counts(draft, policy, fate))
         return 0;
     fate->kept = true;
-    if (fate->root && fate->spot.node.type == BLY_NODE_LINK &&
-        bly_names_add_once(&draft->pointed, fate->spot.path) < 0)
-        return bly_fail_sys(err, ENOMEM, "cannot plan %s", rule->path);
     r = bly_draft_add_rule(policy, fate->spot.path, most_for(fate->spot.path, rule->access),
                            rule->flags, err);
+    if (r == 0 && bly_rule_protects(rule) && strcmp(fate->spot.path, "/") == 0)
+        r = protect_in_root(policy, err);
     if (r == 0 && rule->access == BLY_ACCESS_DENY)
         r = deny_link_names(draft, policy, fate, err);
     return r;
-}
-
-static bool stands_in(const char *path, const char *dir)
-{
-    size_t len = (size_t)(bly_path_base(path) - path) - 1;
-
-    return strncmp(path, dir, len) == 0 && dir[len] == '\0';
-}
-
-/* The root that a protected name is ours to guard in, whether the client repeats it or not (3.4).
- * Names of one root come together: `before` is the rule in front. */
-static struct fate *root_of(const struct bly_draft *draft, struct fates *fates,
-                            const struct bly_rule *rule, const struct fate *before)
-{
-    size_t root = 0;
-
-    if (!bly_draft_is_protected(rule))
-        return NULL;
-    if (before && before->root && stands_in(rule->path, before->root->rule->path))
-        return before->root;
-    return find_write_root(draft->given, rule->path, &root) ? &fates->items[root] : NULL;
 }
 
 static int walk_rules(struct bly_draft *draft, struct fates *fates, struct bly_err *err)
@@ -286,9 +251,8 @@ static int walk_rules(struct bly_draft *draft, struct fates *fates, struct bly_e
         int r;
 
         fate->rule = &draft->given->rules[i];
-        fate->root = root_of(draft, fates, fate->rule, i > 0 ? fate - 1 : NULL);
         fate->first_link = draft->n_crossings;
-        r = bly_draft_walk(draft, fate->rule->path, fate->root != NULL, &fate->spot, err);
+        r = bly_draft_walk(draft, fate->rule->path, false, &fate->spot, err);
         fate->end_link = draft->n_crossings;
         if (r == 0)
             r = bly_draft_mark_spot(draft, &fate->spot, err);

@@ -165,32 +165,23 @@ static bool is_skippable(const struct bly_rule *rule)
 {
     if (!(rule->flags & BLY_RULE_SKIP_MISSING))
         return false;
-    for (size_t i = 0; bly_policy_protected_names[i]; i++)
-        if (strcmp(bly_path_base(rule->path), bly_policy_protected_names[i]) == 0)
-            return false;
-    return true;
+    return !bly_policy_is_protected_name(bly_path_base(rule->path));
 }
 
-static int add_absent(struct bly_draft *draft, const char *edge, struct bly_err *err)
+static int add_absent(struct bly_draft *draft, const char *dir, const char *name,
+                      struct bly_err *err)
 {
     struct bly_plan *plan = draft->plan;
-    struct bly_absent *grown;
-    bly_autofree char *dir = bly_path_parent(edge);
+    struct bly_absent *grown =
+        bly_list_add(plan->absents, &plan->n_absents, sizeof(*plan->absents));
 
-    if (!dir)
-        return bly_fail_sys(err, ENOMEM, "cannot plan %s", edge);
-    for (size_t i = 0; i < plan->n_absents; i++)
-        if (strcmp(plan->absents[i].dir, dir) == 0 &&
-            strcmp(plan->absents[i].name, bly_path_base(edge)) == 0)
-            return 0;
-    grown = bly_list_add(plan->absents, &plan->n_absents, sizeof(*plan->absents));
     if (!grown)
-        return bly_fail_sys(err, ENOMEM, "cannot plan %s", edge);
+        return bly_fail_sys(err, ENOMEM, "cannot plan %s", dir);
     plan->absents = grown;
     grown += plan->n_absents - 1;
-    grown->dir = bly_take_ptr(&dir);
-    grown->name = strdup(bly_path_base(edge));
-    return grown->name ? 0 : bly_fail_sys(err, ENOMEM, "cannot plan %s", edge);
+    grown->dir = strdup(dir);
+    grown->name = strdup(name);
+    return grown->dir && grown->name ? 0 : bly_fail_sys(err, ENOMEM, "cannot plan %s", dir);
 }
 
 /* A restriction of something that is not there: only a program could bring it into being. */
@@ -207,7 +198,7 @@ static int claim_missing(struct bly_draft *draft, const struct bly_rule *rule, c
         return bly_fail_sys(err, ENOMEM, "cannot plan %s", edge);
     if (bly_policy_decide(draft->plan->policy, dir) != BLY_ACCESS_WRITE)
         return 0;
-    return add_absent(draft, edge, err);
+    return add_absent(draft, dir, bly_path_base(edge), err);
 }
 
 /* A restriction below /proc: the view's own procfs has the same fixed entries as the host's. */
@@ -230,15 +221,25 @@ static int claim_in_proc(struct claims *claims, const struct bly_rule *rule, str
     return add_claim(claims, rule->path, &claim, err);
 }
 
+static int claim_spot(struct claims *claims, const struct bly_spot *spot, enum bly_access access,
+                      struct bly_err *err)
+{
+    struct claim claim = nothing;
+
+    claim.access = access;
+    claim.node = spot->node;
+    /* The server itself cannot look in there, so closing all of it takes nothing away. */
+    claim.closed = spot->state == BLY_SPOT_BLOCKED;
+    return add_claim(claims, claim.closed ? spot->edge : spot->path, &claim, err);
+}
+
 static int claim_rule(struct claims *claims, const struct bly_rule *rule, struct bly_err *err)
 {
     struct bly_draft *draft = claims->draft;
     bly_autospot struct bly_spot spot = {0};
-    struct claim claim = nothing;
     size_t n_crossings = draft->n_crossings;
     int r;
 
-    /* As most protected names are. */
     if (bly_draft_lacks(draft, rule->path))
         return claim_missing(draft, rule, rule->path, err);
     r = bly_draft_walk(draft, rule->path, true, &spot, err);
@@ -251,17 +252,12 @@ static int claim_rule(struct claims *claims, const struct bly_rule *rule, struct
     if (r < 0)
         return r;
 
-    claim.access = rule->access;
-    claim.node = spot.node;
     switch (spot.state) {
     case BLY_SPOT_FOUND:
-        return add_claim(claims, spot.path, &claim, err);
+    case BLY_SPOT_BLOCKED:
+        return claim_spot(claims, &spot, rule->access, err);
     case BLY_SPOT_MISSING:
         return claim_missing(draft, rule, spot.edge, err);
-    case BLY_SPOT_BLOCKED:
-        /* The server itself cannot look in there, so closing all of it takes nothing away. */
-        claim.closed = true;
-        return add_claim(claims, spot.edge, &claim, err);
     case BLY_SPOT_IN_PROC:
         return claim_in_proc(claims, rule, err);
     }
@@ -275,6 +271,37 @@ static int claim_rules(struct claims *claims, struct bly_err *err)
 
     for (size_t i = 0; r == 0 && i < policy->n_rules; i++)
         r = claim_rule(claims, &policy->rules[i], err);
+    return r;
+}
+
+/* Absent names of one directory come together. */
+static int add_missing_names(struct bly_draft *draft, const struct bly_mark *mark,
+                             struct bly_err *err)
+{
+    if (bly_policy_decide(draft->plan->policy, mark->path) != BLY_ACCESS_WRITE)
+        return 0;
+    for (unsigned i = 0; i < BLY_PROTECTED_NAMES; i++) {
+        int r = 0;
+
+        if (mark->missing & 1u << i)
+            r = add_absent(draft, mark->path, bly_policy_protected_names[i], err);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static int claim_protected(struct claims *claims, struct bly_err *err)
+{
+    struct bly_draft *draft = claims->draft;
+    const struct bly_plan *plan = draft->plan;
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < draft->n_names; i++)
+        r = claim_spot(claims, &draft->names[i], BLY_ACCESS_READ, err);
+    for (size_t i = 0; r == 0 && plan->purpose == BLY_FOR_PROCESS && i < plan->n_marks; i++)
+        if (plan->marks[i].kind == BLY_MARK_LACKS)
+            r = add_missing_names(draft, &plan->marks[i], err);
     return r;
 }
 
@@ -443,6 +470,34 @@ static int claim_devices(struct claims *claims, struct bly_err *err)
     return r < 0 ? r : add_claim(claims, "/dev/shm", &claim, err);
 }
 
+static int compare_absents(const void *a, const void *b)
+{
+    const struct bly_absent *x = a, *y = b;
+    int order = strcmp(x->dir, y->dir);
+
+    return order ? order : strcmp(x->name, y->name);
+}
+
+/* Several rules may lead to one missing name. */
+static void sort_absents(struct bly_plan *plan)
+{
+    size_t n = 0;
+
+    if (plan->n_absents > 0)
+        qsort(plan->absents, plan->n_absents, sizeof(*plan->absents), compare_absents);
+    for (size_t i = 0; i < plan->n_absents; i++) {
+        struct bly_absent *absent = &plan->absents[i];
+
+        if (n > 0 && compare_absents(&plan->absents[n - 1], absent) == 0) {
+            free(absent->dir);
+            free(absent->name);
+        } else {
+            plan->absents[n++] = *absent;
+        }
+    }
+    plan->n_absents = n;
+}
+
 static int collect(struct claims *claims, struct bly_err *err)
 {
     struct bly_draft *draft = claims->draft;
@@ -457,6 +512,8 @@ static int collect(struct claims *claims, struct bly_err *err)
     r = add_claim(claims, "/", &root, err);
     if (r == 0)
         r = claim_rules(claims, err);
+    if (r == 0)
+        r = claim_protected(claims, err);
     if (r == 0 && draft->plan->policy->minimal)
         r = claim_defaults(claims, err);
     if (r == 0)
@@ -467,6 +524,7 @@ static int collect(struct claims *claims, struct bly_err *err)
         r = claim_devices(claims, err);
     if (r == 0)
         r = claim_closed(claims, err);
+    sort_absents(draft->plan);
     return r;
 }
 
@@ -649,8 +707,11 @@ static int add_pins(struct claims *claims, struct bly_err *err)
         if (restricts(&claims->items[i]))
             r = pin_ancestors(claims, &pins, claims->items[i].path, err);
     for (size_t i = 0; r == 0 && i < plan->n_absents; i++) {
-        bly_autofree char *path = bly_path_join(plan->absents[i].dir, plan->absents[i].name);
+        bly_autofree char *path = NULL;
 
+        if (i > 0 && strcmp(plan->absents[i - 1].dir, plan->absents[i].dir) == 0)
+            continue; /* the same ancestors */
+        path = bly_path_join(plan->absents[i].dir, plan->absents[i].name);
         r = path ? pin_ancestors(claims, &pins, path, err)
                  : bly_fail_sys(err, ENOMEM, "cannot plan %s", plan->absents[i].dir);
     }

@@ -42,29 +42,23 @@ static int grow(void *list, size_t n, size_t *cap, size_t size)
     return 0;
 }
 
-static int append_rule(struct bly_policy_builder *builder, struct bly_rule rule)
-{
-    struct bly_policy *policy = builder->policy;
-
-    if (!rule.path ||
-        grow(&policy->rules, policy->n_rules, &builder->rules_cap, sizeof(*policy->rules)) < 0) {
-        free(rule.path);
-        return -ENOMEM;
-    }
-    rule.depth = (uint32_t)bly_path_depth(rule.path);
-    policy->rules[policy->n_rules++] = rule;
-    return 0;
-}
-
 int bly_policy_builder_rule(struct bly_policy_builder *builder, char *path, enum bly_access access,
                             uint8_t flags, struct bly_err *err)
 {
-    if (builder->policy->n_rules >= BLY_POLICY_MAX_RULES) {
-        free(path);
+    struct bly_policy *policy = builder->policy;
+    bly_autofree char *owned = path;
+
+    if (policy->n_rules >= BLY_POLICY_MAX_RULES)
         return bly_fail(err, BLY_ERR_PARAMS, EINVAL,
                         "sandbox policy exceeds the limit of %d entries", BLY_POLICY_MAX_RULES);
-    }
-    return append_rule(builder, (struct bly_rule){.path = path, .access = access, .flags = flags});
+    if (!path ||
+        grow(&policy->rules, policy->n_rules, &builder->rules_cap, sizeof(*policy->rules)) < 0)
+        return -ENOMEM;
+    policy->rules[policy->n_rules++] = (struct bly_rule){.path = bly_take_ptr(&owned),
+                                                         .access = access,
+                                                         .flags = flags,
+                                                         .depth = (uint32_t)bly_path_depth(path)};
+    return 0;
 }
 
 int bly_policy_builder_rule_at(struct bly_policy_builder *builder, const char *path,
@@ -171,18 +165,11 @@ static void sort_globs(struct bly_policy *policy)
 
 /* ---- compiling ---- */
 
-/* Marks first and removes afterwards: the look-up wants the list whole. */
-static void drop_reads_below_writes(struct bly_policy *policy)
+/* Rules are marked first and removed afterwards: look-ups want the list whole. */
+static void drop_marked(struct bly_policy *policy)
 {
     size_t kept = 0;
 
-    for (size_t i = 0; i < policy->n_rules; i++) {
-        struct bly_rule *rule = &policy->rules[i];
-
-        if (rule->access == BLY_ACCESS_READ &&
-            bly_rules_have_write_above(policy->rules, policy->n_rules, rule->path))
-            rule->access = BLY_ACCESS_NONE;
-    }
     for (size_t i = 0; i < policy->n_rules; i++) {
         if (policy->rules[i].access == BLY_ACCESS_NONE)
             free(policy->rules[i].path);
@@ -190,6 +177,18 @@ static void drop_reads_below_writes(struct bly_policy *policy)
             policy->rules[kept++] = policy->rules[i];
     }
     policy->n_rules = kept;
+}
+
+static void drop_reads_below_writes(struct bly_policy *policy)
+{
+    for (size_t i = 0; i < policy->n_rules; i++) {
+        struct bly_rule *rule = &policy->rules[i];
+
+        if (rule->access == BLY_ACCESS_READ &&
+            bly_rules_have_write_above(policy->rules, policy->n_rules, rule->path))
+            rule->access = BLY_ACCESS_NONE;
+    }
+    drop_marked(policy);
 }
 
 /* Everything writable and nothing narrower. */
@@ -216,53 +215,30 @@ static void remove_wall(struct bly_policy *policy)
     policy->wall = false;
 }
 
-static int protect_root(struct bly_policy_builder *builder, const char *root, size_t n_explicit)
+/* Whether the rule says what holds without it: a protected name in a writable root, READ. */
+static bool repeats_protection(const struct bly_policy *policy, const struct bly_rule *rule)
 {
-    struct bly_policy *policy = builder->policy;
+    bly_autofree char *parent = NULL;
+    const struct bly_rule *root;
 
-    for (const char *const *name = bly_policy_protected_names; *name; name++) {
-        bly_autofree char *path = bly_path_join(root, *name);
-
-        if (!path)
-            return -ENOMEM;
-        if (bly_rules_find(policy->rules, n_explicit, path))
-            continue;
-
-        int r = append_rule(builder, (struct bly_rule){.path = bly_take_ptr(&path),
-                                                       .access = BLY_ACCESS_READ,
-                                                       .flags = BLY_RULE_IMPLIED});
-
-        if (r < 0)
-            return r;
-    }
-    return 0;
+    if (rule->access != BLY_ACCESS_READ || !bly_policy_is_protected_name(bly_path_base(rule->path)))
+        return false;
+    parent = bly_path_parent(rule->path);
+    root = parent ? bly_rules_find(policy->rules, policy->n_rules, parent) : NULL;
+    return root && bly_rule_protects(root);
 }
 
-/* The protected names of every writable root but "/", whose parts are protected by nobody. */
-static int protect_names(struct bly_policy_builder *builder)
+static void drop_repeated_protection(struct bly_policy *policy)
 {
-    struct bly_policy *policy = builder->policy;
-    size_t n_explicit = policy->n_rules;
-
-    for (size_t i = 0; i < n_explicit; i++) {
-        const char *path = policy->rules[i].path;
-        int r;
-
-        if (policy->rules[i].access != BLY_ACCESS_WRITE || path[1] == '\0')
-            continue;
-        r = protect_root(builder, path, n_explicit);
-        if (r < 0)
-            return r;
-    }
-    policy->n_rules = bly_rules_sort(policy->rules, policy->n_rules);
-    return 0;
+    for (size_t i = 0; i < policy->n_rules; i++)
+        if (repeats_protection(policy, &policy->rules[i]))
+            policy->rules[i].access = BLY_ACCESS_NONE;
+    drop_marked(policy);
 }
 
-int bly_policy_builder_build(struct bly_policy_builder *builder, bool write_wins,
-                             struct bly_policy **ret_policy)
+struct bly_policy *bly_policy_builder_build(struct bly_policy_builder *builder, bool write_wins)
 {
     struct bly_policy *policy = builder->policy;
-    int r;
 
     policy->n_rules = bly_rules_sort(policy->rules, policy->n_rules);
     sort_globs(policy);
@@ -273,10 +249,7 @@ int bly_policy_builder_build(struct bly_policy_builder *builder, bool write_wins
     if (policy->n_deny_globs == 0)
         policy->glob_scan_max_depth = 0; /* says nothing then, and must not make two policies */
 
-    r = protect_names(builder);
-    if (r < 0)
-        return r;
+    drop_repeated_protection(policy);
     bly_policy_derive(policy);
-    *ret_policy = bly_take_ptr(&builder->policy);
-    return 0;
+    return bly_take_ptr(&builder->policy);
 }

@@ -37,8 +37,7 @@ int bly_policy_builder_deny_glob(struct bly_policy_builder *builder, const char 
                                  const char *pattern, struct bly_err *err);
 
 /*
- * Finishes. With `write_wins` (legacy) a read rule at or below a write rule takes nothing away.
- * Returns 0 and a policy with one reference; -ENOMEM.
+ * Finishes: the policy, with one reference. With `write_wins` (legacy) a read rule at or below a
+ * write rule takes nothing away.
  */
-int bly_policy_builder_build(struct bly_policy_builder *builder, bool write_wins,
-                             struct bly_policy **ret_policy);
+struct bly_policy *bly_policy_builder_build(struct bly_policy_builder *builder, bool write_wins);

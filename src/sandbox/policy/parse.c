@@ -61,7 +61,7 @@ int bly_policy_parse(struct yyjson_val *sandbox, const struct bly_policy_env *en
     if (r == 0)
         r = parse_context(sandbox, env, &builder, &legacy, err ? err : &unused);
     if (r == 0)
-        r = bly_policy_builder_build(&builder, legacy, ret_policy);
+        *ret_policy = bly_policy_builder_build(&builder, legacy);
     bly_policy_builder_deinit(&builder);
     return r;
 }

@@ -15,7 +15,8 @@ const char *const bly_policy_platform_defaults[] = {
     "/bin", "/sbin", "/usr", "/etc", "/lib", "/lib64", "/nix/store", "/run/current-system/sw", NULL,
 };
 
-const char *const bly_policy_protected_names[] = {".git", ".agents", ".codex", ".aws", NULL};
+const char *const bly_policy_protected_names[BLY_PROTECTED_NAMES + 1] = {".git", ".agents",
+                                                                         ".codex", ".aws", NULL};
 
 struct bly_policy *bly_policy_new(void)
 {
@@ -88,6 +89,45 @@ struct bly_policy *bly_policy_copy(const struct bly_policy *policy)
         return bly_policy_unref(copy);
     if (copy_lists(policy, copy) < 0)
         return bly_policy_unref(copy);
+    return copy;
+}
+
+static int spell_out_names(struct bly_policy *copy, const struct bly_policy *policy)
+{
+    struct bly_rule *rules =
+        reallocarray(copy->rules, policy->n_rules * (BLY_PROTECTED_NAMES + 1) + 1, sizeof(*rules));
+
+    if (!rules)
+        return -ENOMEM;
+    copy->rules = rules;
+    for (size_t i = 0; i < policy->n_rules * BLY_PROTECTED_NAMES; i++) {
+        const struct bly_rule *root = &policy->rules[i / BLY_PROTECTED_NAMES];
+        bly_autofree char *path = NULL;
+
+        if (!bly_rule_protects(root))
+            continue;
+        path = bly_path_join(root->path, bly_policy_protected_names[i % BLY_PROTECTED_NAMES]);
+        if (!path)
+            return -ENOMEM;
+        if (bly_rules_find(policy->rules, policy->n_rules, path))
+            continue;
+        rules[copy->n_rules++] = (struct bly_rule){.path = bly_take_ptr(&path),
+                                                   .access = BLY_ACCESS_READ,
+                                                   .flags = BLY_RULE_IMPLIED,
+                                                   .depth = root->depth + 1};
+    }
+    return 0;
+}
+
+struct bly_policy *bly_policy_spell_out(const struct bly_policy *policy)
+{
+    struct bly_policy *copy = bly_policy_copy(policy);
+
+    if (!copy)
+        return NULL;
+    if (spell_out_names(copy, policy) < 0)
+        return bly_policy_unref(copy);
+    copy->n_rules = bly_rules_sort(copy->rules, copy->n_rules);
     return copy;
 }
 
@@ -232,16 +272,46 @@ static size_t find_denying_glob(const struct bly_policy *policy, const char *pat
     }
 }
 
+bool bly_rule_protects(const struct bly_rule *rule)
+{
+    return rule->access == BLY_ACCESS_WRITE && rule->path[1] != '\0';
+}
+
+/* The number of the protected name with these `len` bytes; BLY_PROTECTED_NAMES: it is none. */
+static size_t find_protected_name(const char *name, size_t len)
+{
+    size_t i = 0;
+
+    while (i < BLY_PROTECTED_NAMES && (strncmp(name, bly_policy_protected_names[i], len) != 0 ||
+                                       bly_policy_protected_names[i][len] != '\0'))
+        i++;
+    return i;
+}
+
+bool bly_policy_is_protected_name(const char *name)
+{
+    return find_protected_name(name, strlen(name)) < BLY_PROTECTED_NAMES;
+}
+
+/* The one that a path leads to or through right behind `rule`, where `rest` of it begins. */
+static size_t protected_by(const struct bly_rule *rule, const char *rest)
+{
+    if (rest[0] != '/' || rest[1] != '.' || !bly_rule_protects(rule))
+        return BLY_PROTECTED_NAMES;
+    return find_protected_name(rest + 1, strcspn(rest + 1, "/"));
+}
+
 enum bly_access bly_policy_explain(const struct bly_policy *policy, const char *path,
                                    struct bly_denial *ret_reason)
 {
     struct bly_rule_walk walk = {.rules = policy->rules, .n = policy->n_rules, .path = path};
     enum bly_access state = BLY_ACCESS_NONE;
     const struct bly_rule *rule;
-    size_t glob;
+    size_t glob, name;
 
     ret_reason->by = BLY_BY_NOTHING;
     ret_reason->index = 0;
+    ret_reason->name = 0;
     if (!policy->wall)
         return BLY_ACCESS_WRITE;
     while ((rule = bly_rule_walk_next(&walk)) != NULL) {
@@ -251,14 +321,23 @@ enum bly_access bly_policy_explain(const struct bly_policy *policy, const char *
         state = rule->access;
         ret_reason->by = BLY_BY_RULE;
         ret_reason->index = (uint32_t)(rule - policy->rules);
+        ret_reason->name = 0;
+        name = protected_by(rule, path + walk.len);
+        if (name == BLY_PROTECTED_NAMES)
+            continue;
+        state = BLY_ACCESS_READ;
+        ret_reason->by = BLY_BY_NAME;
+        ret_reason->name = (uint8_t)name;
     }
     if (state == BLY_ACCESS_NONE && policy->minimal && is_platform_default(path))
         state = BLY_ACCESS_READ;
     glob = find_denying_glob(policy, path);
     if (glob == policy->n_deny_globs)
         return state;
-    ret_reason->by = BLY_BY_GLOB;
-    ret_reason->index = (uint32_t)glob;
+    *ret_reason = (struct bly_denial){.access = ret_reason->access,
+                                      .by = BLY_BY_GLOB,
+                                      .rung = ret_reason->rung,
+                                      .index = (uint32_t)glob};
     return BLY_ACCESS_DENY;
 }
 
@@ -293,18 +372,53 @@ static bool glob_may_touch(const char *glob, const char *path)
            (path_len < len && strncmp(glob, path, path_len) == 0 && glob[path_len] == '/');
 }
 
+/* The first protected name in the directory of a rule that nothing opens. As above. */
+static int find_protected(const struct bly_policy *policy, const struct bly_rule *rule,
+                          char **ret_path)
+{
+    for (size_t i = 0; bly_rule_protects(rule) && i < BLY_PROTECTED_NAMES; i++) {
+        char *path = bly_path_join(rule->path, bly_policy_protected_names[i]);
+        const struct bly_rule *own;
+
+        if (!path)
+            return -ENOMEM;
+        own = bly_rules_find(policy->rules, policy->n_rules, path);
+        if (!own || own->access != BLY_ACCESS_WRITE) {
+            *ret_path = path;
+            return 1;
+        }
+        free(path);
+    }
+    return 0;
+}
+
+int bly_policy_find_narrowing(const struct bly_policy *policy, const char *path, char **ret_path)
+{
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < policy->n_rules; i++) {
+        const struct bly_rule *rule = &policy->rules[i];
+
+        if (!bly_path_is_within(rule->path, path))
+            continue;
+        if (rule->access == BLY_ACCESS_WRITE)
+            r = find_protected(policy, rule, ret_path);
+        else
+            r = (*ret_path = strdup(rule->path)) ? 1 : -ENOMEM;
+    }
+    return r;
+}
+
 bool bly_policy_writes_tree(const struct bly_policy *policy, const char *path)
 {
+    bly_autofree char *narrowing = NULL;
+
     if (!policy->wall)
         return true;
     if (bly_policy_decide(policy, path) != BLY_ACCESS_WRITE)
         return false;
-    for (size_t i = 0; i < policy->n_rules; i++) {
-        const struct bly_rule *rule = &policy->rules[i];
-
-        if (rule->access != BLY_ACCESS_WRITE && bly_path_is_within(rule->path, path))
-            return false;
-    }
+    if (bly_policy_find_narrowing(policy, path, &narrowing) != 0)
+        return false;
     for (size_t i = 0; i < policy->n_deny_globs; i++) {
         if (glob_may_touch(policy->deny_globs[i], path))
             return false;

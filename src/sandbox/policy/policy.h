@@ -22,7 +22,7 @@ struct yyjson_val;
 enum bly_access { BLY_ACCESS_NONE, BLY_ACCESS_READ, BLY_ACCESS_WRITE, BLY_ACCESS_DENY };
 
 enum {
-    BLY_RULE_IMPLIED = 1,      /* a protected name (3.4), not something the client wrote */
+    BLY_RULE_IMPLIED = 1,      /* not something the client wrote */
     BLY_RULE_SKIP_MISSING = 2, /* missing_path_behavior: skip */
     BLY_RULE_IF_DIRECTORY = 4, /* /tmp: counts only when it is a directory; the plan looks */
 };
@@ -34,7 +34,7 @@ struct bly_rule {
     uint32_t depth; /* bly_path_depth(path) */
 };
 
-/* Rules that a client wrote; protected names come on top (up to four for each writable root). */
+/* Rules that a client wrote. */
 enum { BLY_POLICY_MAX_RULES = 4096, BLY_POLICY_MAX_GLOBS = 256, BLY_POLICY_MAX_GLOB_BYTES = 65536 };
 
 struct bly_policy {
@@ -44,7 +44,8 @@ struct bly_policy {
     bool minimal; /* the platform defaults (2.3) are readable */
     struct bly_rule
         *rules; /* sorted: fewer components first, then bytewise; one rule a path after ties. No
-                   rule is left out because something is missing on disk: the plan knows that */
+                   rule is left out because something is missing on disk: the plan knows that.
+                   Protected names have none: see bly_rule_protects() */
     size_t n_rules;
     char **deny_globs; /* absolute patterns, sorted; without alternatives {a,b} and needless \x */
     size_t n_deny_globs;
@@ -106,14 +107,37 @@ size_t bly_policy_find(const struct bly_policy *policy, const char *path);
  */
 bool bly_policy_writes_tree(const struct bly_policy *policy, const char *path);
 
+/*
+ * Something at or below `path` that has a rule and is not WRITE, or is a protected name: 1 and its
+ * path, malloc'ed, 0 when there is none; -ENOMEM. Globs are not looked at, nor what `path` itself
+ * is by the rules above it.
+ */
+int bly_policy_find_narrowing(const struct bly_policy *policy, const char *path, char **ret_path);
+
 /* The platform defaults of 2.3, NULL-terminated. */
 extern const char *const bly_policy_platform_defaults[];
 
 /* The protected names of 3.4, NULL-terminated: .git .agents .codex .aws */
-extern const char *const bly_policy_protected_names[];
+enum { BLY_PROTECTED_NAMES = 4 };
+extern const char *const bly_policy_protected_names[BLY_PROTECTED_NAMES + 1];
+bool bly_policy_is_protected_name(const char *name);
+
+/*
+ * Whether the protected names in the directory of this rule are READ, with what is below them,
+ * where no rule of their own says otherwise: in every writable root but "/", whose parts are
+ * protected by nobody.
+ */
+bool bly_rule_protects(const struct bly_rule *rule);
 
 /* Deep copy with one reference; NULL when out of memory. */
 struct bly_policy *bly_policy_copy(const struct bly_policy *policy);
+
+/*
+ * A copy in which each protected name that has no rule of its own has one, READ and implied: the
+ * same decisions, and a list that says all of it. Five times as long, so not for what is done
+ * often.
+ */
+struct bly_policy *bly_policy_spell_out(const struct bly_policy *policy);
 
 /*
  * A copy with all names in the form of base/casefold.h, in which it is to be asked: what it says of
@@ -129,9 +153,9 @@ int bly_policy_pack(const struct bly_policy *policy, struct bly_buf *buf);
 int bly_policy_unpack(struct bly_reader *reader, struct bly_policy **ret_policy);
 
 /*
- * For --explain and tests, one item a line and in this order: "no wall", "network", "minimal";
- * rules as "rw /w", "ro /w/.git implied", "ro /w/docs skip", "rw /tmp directory", "deny /w/p";
- * "glob PATTERN", "depth N", "cwd /w". Control characters in paths are shown as \xNN.
+ * For --explain and tests, spelled out, one item a line and in this order: "no wall", "network",
+ * "minimal"; rules as "rw /w", "ro /w/.git implied", "ro /w/docs skip", "rw /tmp directory", "deny
+ * /w/p"; "glob PATTERN", "depth N", "cwd /w". Control characters in paths are shown as \xNN.
  */
 int bly_policy_print(const struct bly_policy *policy, struct bly_buf *buf);
 

@@ -1,6 +1,6 @@
 /*
  * The way back: an effective policy as a context of form B, which bly_policy_parse() turns into the
- * same policy again. Protected names are not written, since the compiler adds them.
+ * same policy again.
  */
 #include <errno.h>
 

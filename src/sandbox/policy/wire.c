@@ -10,7 +10,7 @@
 
 enum {
     FLAGS = BLY_RULE_IMPLIED | BLY_RULE_SKIP_MISSING | BLY_RULE_IF_DIRECTORY,
-    /* What the client wrote, with protected names and canonical spellings added. */
+    /* What the client wrote, with canonical spellings added. */
     MAX_PACKED_RULES = 16 * BLY_POLICY_MAX_RULES,
 };
 
@@ -194,26 +194,33 @@ static const char *access_word(enum bly_access access)
     return "none";
 }
 
+static void print_rule(struct bly_buf *buf, const struct bly_rule *rule)
+{
+    print_path(buf, access_word(rule->access), rule->path);
+    if (rule->flags & BLY_RULE_IMPLIED)
+        bly_buf_add_str(buf, " implied");
+    if (rule->flags & BLY_RULE_SKIP_MISSING)
+        bly_buf_add_str(buf, " skip");
+    if (rule->flags & BLY_RULE_IF_DIRECTORY)
+        bly_buf_add_str(buf, " directory");
+    bly_buf_add_char(buf, '\n');
+}
+
 int bly_policy_print(const struct bly_policy *policy, struct bly_buf *buf)
 {
+    struct bly_policy *whole = bly_policy_spell_out(policy);
+
+    if (!whole)
+        return -ENOMEM;
     if (!policy->wall)
         bly_buf_add_str(buf, "no wall\n");
     if (policy->network)
         bly_buf_add_str(buf, "network\n");
     if (policy->minimal)
         bly_buf_add_str(buf, "minimal\n");
-    for (size_t i = 0; i < policy->n_rules; i++) {
-        const struct bly_rule *rule = &policy->rules[i];
-
-        print_path(buf, access_word(rule->access), rule->path);
-        if (rule->flags & BLY_RULE_IMPLIED)
-            bly_buf_add_str(buf, " implied");
-        if (rule->flags & BLY_RULE_SKIP_MISSING)
-            bly_buf_add_str(buf, " skip");
-        if (rule->flags & BLY_RULE_IF_DIRECTORY)
-            bly_buf_add_str(buf, " directory");
-        bly_buf_add_char(buf, '\n');
-    }
+    for (size_t i = 0; i < whole->n_rules; i++)
+        print_rule(buf, &whole->rules[i]);
+    bly_policy_unref(whole);
     for (size_t i = 0; i < policy->n_deny_globs; i++) {
         print_path(buf, "glob", policy->deny_globs[i]);
         bly_buf_add_char(buf, '\n');

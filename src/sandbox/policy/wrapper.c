@@ -217,7 +217,7 @@ static int build_policy(const struct options *options, bool split, const struct 
         r = split ? add_split(options, env, &builder, err)
                   : add_legacy(options->policy, env, &builder, err);
     if (r == 0)
-        r = bly_policy_builder_build(&builder, !split, ret_policy);
+        *ret_policy = bly_policy_builder_build(&builder, !split);
     bly_policy_builder_deinit(&builder);
     return r;
 }
@@ -231,15 +231,6 @@ static size_t count_write_rules(const struct bly_policy *policy)
     return n;
 }
 
-static bool is_protected_name(const char *path)
-{
-    for (const char *const *name = bly_policy_protected_names; *name; name++) {
-        if (strcmp(bly_path_base(path), *name) == 0)
-            return true;
-    }
-    return false;
-}
-
 /* Whether the policy takes something away in a way the legacy language has no words for. */
 static bool exceeds_legacy(const struct bly_policy *split)
 {
@@ -250,7 +241,8 @@ static bool exceeds_legacy(const struct bly_policy *split)
 
         if (rule->access == BLY_ACCESS_DENY)
             return true;
-        if (rule->access == BLY_ACCESS_READ && !is_protected_name(rule->path) &&
+        if (rule->access == BLY_ACCESS_READ &&
+            !bly_policy_is_protected_name(bly_path_base(rule->path)) &&
             bly_rules_have_write_above(split->rules, split->n_rules, rule->path))
             return true;
     }

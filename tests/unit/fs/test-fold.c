@@ -87,6 +87,8 @@ static void check_reason(const struct bly_fold *fold, const struct bly_denial *r
         return;
     if (reason->by == BLY_BY_GLOB)
         assert_in_range(reason->index, 0, fold->policy->n_deny_globs - 1);
+    else if (reason->by == BLY_BY_NAME)
+        assert_true(bly_rule_protects(&fold->policy->rules[reason->index]));
     else
         assert_int_equal(fold->policy->rules[reason->index].access, current->access);
 }

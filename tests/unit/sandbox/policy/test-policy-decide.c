@@ -339,7 +339,12 @@ static void what_decided_is_named(void **state)
         {MINIMAL_W_WRITE, "/zz", NULL, BLY_BY_NOTHING, NONE},
         {MINIMAL_W_WRITE, "/usr/bin", NULL, BLY_BY_NOTHING, READ},
         {MINIMAL_W_WRITE, "/w/a", "/w", BLY_BY_RULE, WRITE},
-        {MINIMAL_W_WRITE, "/w/.git/config", "/w/.git", BLY_BY_RULE, READ},
+        {MINIMAL_W_WRITE, "/w/.git/config", "/w/.git", BLY_BY_NAME, READ},
+        {MINIMAL_W_WRITE, "/w/.aws", "/w/.aws", BLY_BY_NAME, READ},
+        {MINIMAL_W_WRITE, "/w/.gi", "/w", BLY_BY_RULE, WRITE},
+        {MINIMAL_W_WRITE, "/w/.gitt", "/w", BLY_BY_RULE, WRITE},
+        {MINIMAL_W_WRITE, "/w/.", "/w", BLY_BY_RULE, WRITE},
+        {MINIMAL_W_WRITE, "/w/a/.git", "/w", BLY_BY_RULE, WRITE},
         {W_WRITE_DOCS_READ, "/w/docs/a", "/w/docs", BLY_BY_RULE, READ},
         {DENY_REOPENED, "/w/p/x", "/w/p", BLY_BY_RULE, DENY},
         {DENY_REOPENED, "/w/p/open/x", "/w/p/open", BLY_BY_RULE, WRITE},
@@ -357,6 +362,15 @@ static void what_decided_is_named(void **state)
         assert_int_equal(reason.by, rows[i].by);
         if (reason.by == BLY_BY_RULE)
             assert_string_equal(policy->rules[reason.index].path, rows[i].rule);
+        if (reason.by == BLY_BY_NAME) {
+            char path[64];
+
+            (void)snprintf(path, sizeof(path), "%s/%s", policy->rules[reason.index].path,
+                           bly_policy_protected_names[reason.name]);
+            assert_string_equal(path, rows[i].rule);
+        } else {
+            assert_int_equal(reason.name, 0);
+        }
         if (reason.by == BLY_BY_GLOB)
             assert_string_equal(policy->deny_globs[reason.index], rows[i].rule);
         bly_policy_unref(policy);

@@ -172,6 +172,7 @@ static void whatever_unpacks_is_canonical(void **state)
     for (int i = 0; i < 3000; i++) {
         struct draft draft;
         struct bly_policy *back = NULL;
+        struct bly_reader reader;
 
         make_draft(&draft);
 
@@ -180,11 +181,14 @@ static void whatever_unpacks_is_canonical(void **state)
 
         for (unsigned k = pick(3) + 1; k > 0; k--)
             buf.data[pick((unsigned)buf.len)] ^= (uint8_t)(1u << pick(8));
-        if (unpack(buf.data, buf.len, &back) == 0) {
+        reader = bly_reader_of(buf.data, buf.len);
+        if (bly_policy_unpack(&reader, &back) == 0) {
             struct bly_buf again = pack(back);
 
-            assert_int_equal(again.len, buf.len);
-            assert_memory_equal(again.data, buf.data, buf.len);
+            /* A length that became smaller leaves something behind, which is its reader's affair.
+             */
+            assert_int_equal(again.len, reader.pos);
+            assert_memory_equal(again.data, buf.data, reader.pos);
             bly_buf_deinit(&again);
             bly_policy_unref(back);
             good++;
@@ -353,7 +357,8 @@ static void a_protected_name_is_never_writable_by_accident(void **state)
     assert_true(seen > 1000);
 }
 
-/* The decision, written down a second time as the specification says it, without any search. */
+/* The decision, written down a second time as the specification says it, without any search. For a
+ * policy that is spelled out. */
 static enum bly_access decide_slowly(const struct bly_policy *policy, const char *path)
 {
     enum bly_access state = BLY_ACCESS_NONE;
@@ -393,13 +398,17 @@ static void the_search_finds_what_a_scan_finds(void **state)
         make_draft(&draft);
 
         struct bly_policy *policy = compile(&draft);
+        struct bly_policy *whole = bly_policy_spell_out(policy);
 
+        assert_non_null(whole);
         for (int k = 0; k < 20; k++) {
             char path[64];
 
             make_path(path, sizeof(path));
-            assert_int_equal(bly_policy_decide(policy, path), decide_slowly(policy, path));
+            assert_int_equal(bly_policy_decide(policy, path), decide_slowly(whole, path));
+            assert_int_equal(bly_policy_decide(whole, path), decide_slowly(whole, path));
         }
+        bly_policy_unref(whole);
         bly_policy_unref(policy);
     }
 }

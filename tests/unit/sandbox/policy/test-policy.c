@@ -41,7 +41,7 @@ static const struct print_case {
      "rw /tmp directory\nrw /w\n"
      "ro /tmp/.agents implied\nro /tmp/.aws implied\nro /tmp/.codex implied\n"
      "ro /tmp/.git implied\n"
-     "ro /w/.agents implied\nro /w/.aws implied\nro /w/.codex implied\nro /w/.git skip\n"
+     "ro /w/.agents implied\nro /w/.aws implied\nro /w/.codex implied\nro /w/.git implied\n"
      "rw /var/tmp/t\n"
      "ro /var/tmp/t/.agents implied\nro /var/tmp/t/.aws implied\nro /var/tmp/t/.codex implied\n"
      "ro /var/tmp/t/.git implied\n"

@@ -45,17 +45,18 @@ static const struct wrapper_case {
      "ro /\nrw /tmp directory\n"
      "rw /client-home/memories\n" NAMES("/tmp") "ro /tmp/.git implied\nrw /w/project\n" NAMES(
          "/client-home/memories") "ro /client-home/memories/.git implied\n"
-                                  "rw /var/tmp/t\n" NAMES("/w/project") "ro "
-                                                                        "/w/project/.git\n" NAMES(
-                                                                            "/var/tmp/t") "ro "
-                                                                                          "/var/"
-                                                                                          "tmp/t/"
-                                                                                          ".git "
-                                                                                          "implied"
-                                                                                          "\ncwd "
-                                                                                          "/w/"
-                                                                                          "project"
-                                                                                          "\n",
+                                  "rw /var/tmp/t\n" NAMES(
+                                      "/w/project") "ro "
+                                                    "/w/project/.git implied\n" NAMES(
+                                                        "/var/tmp/t") "ro "
+                                                                      "/var/"
+                                                                      "tmp/t/"
+                                                                      ".git "
+                                                                      "implied"
+                                                                      "\ncwd "
+                                                                      "/w/"
+                                                                      "project"
+                                                                      "\n",
      .command_index = 12,
      .command_cwd = "/w/project"},
     {"what the real client sends for read-only",
