@@ -697,6 +697,7 @@ static bool restricts(const struct claim *claim)
             claim->kind == BLY_STEP_MASK_FILE || claim->kind == BLY_STEP_PIN_LINK);
 }
 
+/* 1: there are some. */
 static int add_pins(struct claims *claims, struct bly_err *err)
 {
     __attribute__((cleanup(claims_deinit))) struct claims pins = {.draft = claims->draft};
@@ -721,7 +722,7 @@ static int add_pins(struct claims *claims, struct bly_err *err)
             r = bly_draft_mark(claims->draft, BLY_MARK_NODE, pins.items[i].path,
                                &pins.items[i].node, NULL, err);
     }
-    return r;
+    return r < 0 ? r : pins.n > 0;
 }
 
 /* ---- emitting ---- */
@@ -770,7 +771,7 @@ int bly_draft_steps(struct bly_draft *draft, struct bly_err *err)
     decide(&claims); /* islands are known only after the first pass */
     decide(&claims);
     r = add_pins(&claims, err);
-    if (r == 0)
+    if (r > 0)
         r = sort_claims(&claims, err);
     if (r < 0)
         return r;
