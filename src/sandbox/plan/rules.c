@@ -212,20 +212,6 @@ static int settle_kernel(struct bly_draft *draft, struct bly_policy *policy, str
     return 0;
 }
 
-/* A root that is a link to "/": its names are protected, those of "/" itself are not. */
-static int protect_in_root(struct bly_policy *policy, struct bly_err *err)
-{
-    int r = 0;
-
-    for (size_t i = 0; r == 0 && i < BLY_PROTECTED_NAMES; i++) {
-        bly_autofree char *path = bly_path_join("/", bly_policy_protected_names[i]);
-
-        r = path ? bly_draft_add_rule(policy, path, BLY_ACCESS_READ, BLY_RULE_IMPLIED, err)
-                 : bly_fail_sys(err, ENOMEM, "cannot plan /");
-    }
-    return r;
-}
-
 static int settle_rule(struct bly_draft *draft, struct bly_policy *policy, struct fate *fate,
                        struct bly_err *err)
 {
@@ -237,8 +223,6 @@ static int settle_rule(struct bly_draft *draft, struct bly_policy *policy, struc
     fate->kept = true;
     r = bly_draft_add_rule(policy, fate->spot.path, most_for(fate->spot.path, rule->access),
                            rule->flags, err);
-    if (r == 0 && bly_rule_protects(rule) && strcmp(fate->spot.path, "/") == 0)
-        r = protect_in_root(policy, err);
     if (r == 0 && rule->access == BLY_ACCESS_DENY)
         r = deny_link_names(draft, policy, fate, err);
     return r;

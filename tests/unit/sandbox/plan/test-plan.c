@@ -250,6 +250,15 @@ static const struct plan_case {
      "rw /w\n"
      "pin /w/a\n"
      "absent /w/a/b\n"},
+    {"what the client opened is open before it exists", H, "r /; w /w; w /w/.git", "d /w",
+     "ro /\n"
+     "rw /w\n",
+     .rules = "rw /w/.git\n|ro /w/.git/.git implied\n|ro /w/.aws implied\n"},
+    {"a root that is a link to /", H, "w /l", "l /l /\nd /.git",
+     "refused: cannot enforce sandbox path /l because it crosses writable symlink /l"},
+    {"the root directory protects none", H, "w /; deny /x", "d /.git\nd /x",
+     "rw /\n"
+     "mask-dir /x\n"},
     {"names below a root that is a file do not exist", P, "w /w/file", "f /w/file",
      "tmpfs /\n"
      "dev /dev\n"
