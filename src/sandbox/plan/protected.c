@@ -75,7 +75,9 @@ int bly_draft_protected(struct bly_draft *draft, struct bly_err *err)
         if (!bly_rule_protects(&policy->rules[i]))
             continue;
         r = bly_draft_look(draft, policy->rules[i].path, &node, err);
-        if (r == 0 && node.type == BLY_NODE_DIR)
+        if (r < 0)
+            return bly_fail_sys(err, -r, "cannot look at %s", policy->rules[i].path);
+        if (node.type == BLY_NODE_DIR)
             r = look_into(draft, policy->rules[i].path, err);
         if (r < 0)
             return r;
