@@ -297,7 +297,7 @@ int bly_draft_globs(struct bly_draft *draft, struct bly_err *err)
     else
         r = bly_fail_sys(err, -r, "cannot expand the deny patterns");
     if (r == 0)
-        bly_kept_end(walk, closed->items + before, closed->n - before);
+        bly_kept_end(walk, before > 0 ? closed->items + before : closed->items, closed->n - before);
     else
         bly_kept_drop(walk);
     bly_names_deinit(&changed);
