@@ -21,7 +21,7 @@ enum {
 /* An open directory and how it is called. */
 struct listing {
     int fd;
-    const char *canonical; /* with a policy */
+    const char *path; /* with a policy its canonical name, else as it was given */
 };
 
 static int open_listing(const struct bly_view *view, const char *path, bool no_follow, int *ret_fd,
@@ -38,25 +38,22 @@ static int open_listing(const struct bly_view *view, const char *path, bool no_f
     return bly_view_open(view, path, &how, ret_fd, err);
 }
 
-/* Mode of what a name in a directory stands for; a link's target where the policy shows it. */
-static int mode_of_target(const struct bly_view *view, const struct listing *in, const char *name,
-                          mode_t *ret_mode)
+/* What the link `name` leads to, where the policy shows it: sets place->st, and with a policy
+ * everything else as well. */
+static int look_behind(const struct bly_view *view, const struct listing *in, const char *name,
+                       struct bly_place *place)
 {
-    bly_autoplace struct bly_place place = BLY_NOWHERE;
-    struct stat st;
-    int r;
+    bly_autofree char *path = NULL;
 
-    if (view->policy == NULL) {
-        if (fstatat(in->fd, name, &st, 0) < 0)
-            return -errno;
-        *ret_mode = st.st_mode;
+    if (view->policy != NULL)
+        return bly_view_look_in(view, in->fd, in->path, name, name, BLY_NEED_READ, 0, place, NULL);
+    if (fstatat(in->fd, name, &place->st, 0) == 0)
         return 0;
-    }
-    r = bly_view_look_in(view, in->fd, in->canonical, name, name, BLY_NEED_READ, 0, &place, NULL);
-    if (r < 0)
-        return r;
-    *ret_mode = place.st.st_mode;
-    return 0;
+    if (errno != ELOOP)
+        return -errno;
+    path = bly_path_join(in->path, name);
+    return path == NULL ? -ENOMEM
+                        : bly_view_look(view, path, BLY_NEED_READ, BLY_LOOK_NO_MAGIC, place, NULL);
 }
 
 static unsigned char type_of(int dir, const struct dirent64 *entry)
@@ -80,7 +77,7 @@ int bly_ops_read_directory(const struct bly_view *view, const char *path, struct
 {
     char canonical[PATH_MAX];
     bly_autofd int fd = -EBADF;
-    struct listing in = {.canonical = canonical};
+    struct listing in = {.path = view->policy != NULL ? canonical : path};
     const struct dirent64 *entry;
     struct bly_dir dir;
     size_t n = 0;
@@ -97,11 +94,11 @@ int bly_ops_read_directory(const struct bly_view *view, const char *path, struct
         if (r < 0)
             return r;
         if (type == DT_LNK) {
-            mode_t mode;
+            bly_autoplace struct bly_place place = BLY_NOWHERE;
 
-            if (mode_of_target(view, &in, entry->d_name, &mode) < 0)
+            if (look_behind(view, &in, entry->d_name, &place) < 0)
                 continue;
-            type = (unsigned char)IFTODT(mode);
+            type = (unsigned char)IFTODT(place.st.st_mode);
         }
         if (++n > BLY_FS_DIRECTORY_MAX)
             return bly_fail(err, BLY_ERR_LIMIT, EOVERFLOW,
@@ -306,20 +303,6 @@ static int sorted_names(struct tree_walk *walk, int fd, struct bly_buf *text,
     return 0;
 }
 
-/* Whether the link `name` leads to a directory that may be entered; then its canonical name. */
-static bool leads_to_directory(struct tree_walk *walk, const struct listing *in, const char *name,
-                               struct bly_place *place)
-{
-    if (walk->view->policy == NULL) {
-        struct stat st;
-
-        return fstatat(in->fd, name, &st, 0) == 0 && S_ISDIR(st.st_mode);
-    }
-    return bly_view_look_in(walk->view, in->fd, in->canonical, name, name, BLY_NEED_READ, 0, place,
-                            NULL) == 0 &&
-           S_ISDIR(place->st.st_mode);
-}
-
 /* One name of a directory. False ends the walk (walk->truncated), or memory is gone (*ret_r). */
 static bool take_name(struct tree_walk *walk, const struct listing *in, const struct pending *from,
                       const struct name *name, int *ret_r)
@@ -335,7 +318,7 @@ static bool take_name(struct tree_walk *walk, const struct listing *in, const st
     if (name->type == DT_REG)
         return add_entry(walk, shown, BLY_FS_ENTRY_FILE);
     if (name->type == DT_LNK && walk->options->follow_directory_symlinks)
-        enter = leads_to_directory(walk, in, name->text, &place);
+        enter = look_behind(walk->view, in, name->text, &place) == 0 && S_ISDIR(place.st.st_mode);
     if (!enter)
         return true;
     if (!add_entry(walk, shown, BLY_FS_ENTRY_DIRECTORY))
@@ -347,8 +330,8 @@ static bool take_name(struct tree_walk *walk, const struct listing *in, const st
         return true;
     if (name->type == DT_LNK) {
         open_as = walk->view->policy != NULL ? place.canonical : shown;
-    } else if (walk->view->policy != NULL && strcmp(in->canonical, from->shown) != 0) {
-        real = bly_path_join(in->canonical, name->text);
+    } else if (walk->view->policy != NULL && strcmp(in->path, from->shown) != 0) {
+        real = bly_path_join(in->path, name->text);
         open_as = real;
         if (real == NULL)
             return *ret_r = -ENOMEM, false;
@@ -385,13 +368,13 @@ static int enter_directory(struct tree_walk *walk, const struct pending *from, b
 {
     char canonical[PATH_MAX];
     bly_autofd int fd = -EBADF;
-    struct listing in = {.canonical = canonical};
+    const char *path = from->real ? from->real : from->shown;
+    struct listing in = {.path = walk->view->policy != NULL ? canonical : path};
     struct stat st;
     /* A directory that has become a link since it was listed must not be followed; a link that was
      * listed is opened by its canonical name, or directly by the kernel. */
     bool no_follow = !is_root && from->real == NULL && walk->view->policy == NULL;
-    int r = open_listing(walk->view, from->real ? from->real : from->shown, no_follow, &fd,
-                         canonical, NULL);
+    int r = open_listing(walk->view, path, no_follow, &fd, canonical, NULL);
 
     if (r < 0 && is_root)
         return r;

@@ -50,10 +50,15 @@ int bly_ops_metadata(const struct bly_view *view, const char *path, bool no_foll
     struct statx sx;
     int r;
 
-    if (view->policy == NULL && !no_follow)
-        return metadata_direct(path, ret_metadata, err);
-
-    r = bly_view_find(view, path, BLY_NEED_READ, no_follow, &place, err);
+    if (view->policy == NULL && !no_follow) {
+        r = metadata_direct(path, ret_metadata, err);
+        if (r != -ELOOP)
+            return r;
+        bly_err_clear(err);
+        r = bly_view_look(view, path, BLY_NEED_READ, BLY_LOOK_NO_MAGIC, &place, err);
+    } else {
+        r = bly_view_find(view, path, BLY_NEED_READ, no_follow, &place, err);
+    }
     if (r < 0)
         return r;
     if (statx(place.fd, "", AT_EMPTY_PATH, WANTED, &sx) < 0)

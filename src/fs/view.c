@@ -298,11 +298,13 @@ static bool is_magic(int link, int dir)
 static int follow(struct walk *w, int fd, size_t parent_len, struct bly_err *err)
 {
     char target[PATH_MAX];
+    bool no_magic;
     ssize_t n;
 
     if (w->how & BLY_LOOK_NO_FOLLOW)
         return contains_link(err);
-    if (++w->n_links > MAX_LINKS || (w->view->policy != NULL && is_magic(fd, w->place->dir)))
+    no_magic = w->view->policy != NULL || (w->how & BLY_LOOK_NO_MAGIC);
+    if (++w->n_links > MAX_LINKS || (no_magic && is_magic(fd, w->place->dir)))
         return fail_here(w, ELOOP, err);
 
     n = readlinkat(fd, "", target, sizeof target);
@@ -433,7 +435,7 @@ static int step(struct walk *w, struct bly_err *err)
 
 void bly_place_deinit(struct bly_place *place)
 {
-    place->dir = bly_close(place->dir); /* AT_FDCWD is negative */
+    place->dir = bly_close(place->dir);
     place->fd = bly_close(place->fd);
 }
 
@@ -537,7 +539,7 @@ static int parent_by_walk(const struct bly_view *view, const char *path, enum bl
     w.view = view;
     w.path = path;
     w.need = need;
-    w.how = no_follow ? BLY_LOOK_NO_FOLLOW : 0;
+    w.how = BLY_LOOK_NO_MAGIC | (no_follow ? BLY_LOOK_NO_FOLLOW : 0);
     w.parent_only = true;
     w.place = place;
     return walk(&w, -EBADF, "/", path, err);
@@ -547,12 +549,8 @@ int bly_view_parent(const struct bly_view *view, const char *path, enum bly_need
                     bool no_follow, struct bly_place *place, struct bly_err *err)
 {
     size_t len = strlen(path), head = (size_t)(bly_path_base(path) - path);
+    bool direct = view->policy == NULL && !no_follow;
 
-    if (view->policy == NULL && !no_follow) {
-        place->dir = AT_FDCWD;
-        place->name = path;
-        return 0;
-    }
     if (len >= PATH_MAX)
         return bly_fail_sys(err, ENAMETOOLONG, "%s", path);
     if (!bly_view_permits(view, path, need)) {
@@ -565,8 +563,9 @@ int bly_view_parent(const struct bly_view *view, const char *path, enum bly_need
 
     memcpy(place->canonical, path, head);
     place->canonical[head] = '\0';
-    place->dir = open_plain(place->canonical, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
-    if (place->dir < 0 && needs_walk(errno))
+    place->dir = direct ? open(place->canonical, O_PATH | O_DIRECTORY | O_CLOEXEC)
+                        : open_plain(place->canonical, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
+    if (place->dir < 0 && (direct ? errno == ELOOP : needs_walk(errno)))
         return parent_by_walk(view, path, need, no_follow, place, err);
     if (place->dir < 0)
         return bly_fail_sys(err, errno, "%s", path);
@@ -603,12 +602,14 @@ static bool has_changed(const struct bly_place *place, int sys)
 static int open_by_walk(const struct bly_view *view, const char *path,
                         const struct bly_opening *how, int *ret_fd, struct bly_err *err)
 {
-    unsigned look =
-        (how->no_follow ? BLY_LOOK_NO_FOLLOW : 0) | (how->flags & O_CREAT ? BLY_LOOK_MISSING : 0);
+    unsigned look = BLY_LOOK_NO_MAGIC | (how->no_follow ? BLY_LOOK_NO_FOLLOW : 0) |
+                    (how->flags & O_CREAT ? BLY_LOOK_MISSING : 0);
     bly_autoplace struct bly_place place = BLY_NOWHERE;
 
     for (int tries = 0; tries < MAX_RACES; tries++) {
-        int r = bly_view_look(view, path, how->need, look, &place, err);
+        int r = how->flags & O_NOFOLLOW
+                    ? parent_by_walk(view, path, how->need, how->no_follow, &place, err)
+                    : bly_view_look(view, path, how->need, look, &place, err);
         int fd;
 
         if (r < 0)
@@ -635,6 +636,8 @@ int bly_view_open(const struct bly_view *view, const char *path, const struct bl
 
     if (view->policy == NULL && !how->no_follow) {
         fd = open(path, flags, how->mode);
+        if (fd < 0 && errno == ELOOP)
+            return open_by_walk(view, path, how, ret_fd, err);
         if (fd < 0)
             return bly_fail_sys(err, errno, "%s", path);
         *ret_fd = fd;

@@ -2,7 +2,9 @@
 
 /*
  * The walk: turns a path a client named into descriptors, and decides on the way. Without a policy
- * (direct) the kernel resolves the path. With one, decisions are made on the canonical name, which
+ * (direct) the kernel resolves the path, and the walk counts again where it finds too many links: a
+ * lookup that the kernel begins anew, because something is mounted just then, wherever that is, has
+ * the links of its first try counted already, so that 21 may seem to be more than 40. With one, decisions are made on the canonical name, which
  * is obtained by walking with descriptors, and what is returned is a descriptor or a directory and
  * a name in it: nobody behind this header uses the path text again. Blocking system calls, no
  * threads, no globals. Spec: sandbox.md 3.6, 5.1 to 5.3.
@@ -55,7 +57,7 @@ int bly_view_open(const struct bly_view *view, const char *path, const struct bl
 
 /* A name in a directory. */
 struct bly_place {
-    int dir;          /* owned, unless AT_FDCWD */
+    int dir;          /* owned */
     const char *name; /* for the *at() calls, together with a flag that does not follow links */
     int fd;           /* O_PATH descriptor of the object, or -EBADF; see the functions */
     struct stat st;   /* of the object, when fd is open */
@@ -74,8 +76,8 @@ void bly_place_deinit(struct bly_place *place);
 
 /*
  * Where the last name of `path` lives; the name itself is not looked at and, when it is a link, is
- * kept. Decided for the name. Direct without `no_follow` this is AT_FDCWD and the path: no system
- * call. Sets dir, name and canonical (the latter only with a policy or `no_follow`).
+ * kept. Decided for the name. Sets dir, name and canonical (which is the path as it was given when
+ * direct without `no_follow`).
  */
 int bly_view_parent(const struct bly_view *view, const char *path, enum bly_need need,
                     bool no_follow, struct bly_place *place, struct bly_err *err);
@@ -83,6 +85,8 @@ int bly_view_parent(const struct bly_view *view, const char *path, enum bly_need
 enum {
     BLY_LOOK_NO_FOLLOW = 1, /* refuse symbolic links */
     BLY_LOOK_MISSING = 2,   /* a missing object is an answer, not an error */
+    BLY_LOOK_NO_MAGIC = 4,  /* links of procfs that lead to objects are ELOOP, as with a policy;
+                               else what their text says is believed, as realpath(3) does */
 };
 
 /*

@@ -8,9 +8,11 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -18,6 +20,7 @@
 #include "fs/oneshot.h"
 #include "sandbox/policy/policy.h"
 #include "script.h"
+#include "support/mounts.h"
 
 /*
  * Somebody outside exchanges names as fast as he can while operations run in the view of a policy,
@@ -139,6 +142,109 @@ static void check_race(void **state)
     free(swap.b);
 }
 
+/* ---- links while somebody mounts ---- */
+
+enum { LINK_ROUNDS = 60, MOST_LINKS = 40 };
+
+static char *mounting_at;
+static pid_t mounting_pid;
+
+/* Mounts where nobody else sees it; a byte goes to `ready` when the first mount stood. */
+static void mount_and_unmount(int ready)
+{
+    bool said = false;
+
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (geteuid() != 0 && unshare(CLONE_NEWUSER) < 0)
+        _exit(1);
+    if (have_own_mounts() < 0)
+        _exit(1);
+    while (mount(mounting_at, mounting_at, NULL, MS_BIND, NULL) == 0 &&
+           umount2(mounting_at, MNT_DETACH) == 0) {
+        if (!said && write(ready, "", 1) != 1)
+            break;
+        said = true;
+    }
+    _exit(1);
+}
+
+/* False: nobody may mount here. */
+static bool start_mounting(void)
+{
+    int ready[2];
+    char byte;
+    ssize_t n;
+
+    assert_int_equal(pipe2(ready, O_CLOEXEC), 0);
+    mounting_at = script_directory();
+    mounting_pid = fork();
+    if (mounting_pid == 0)
+        mount_and_unmount(ready[1]);
+    close(ready[1]);
+    n = read(ready[0], &byte, 1);
+    close(ready[0]);
+    return n == 1;
+}
+
+static int stop_mounting(void **state)
+{
+    (void)kill(mounting_pid, SIGKILL);
+    (void)waitpid(mounting_pid, NULL, 0);
+    script_cleanup(mounting_at);
+    return remove_directory(state);
+}
+
+/* "l1" leads to "d", each of the others to the one before it. */
+static void make_links(void)
+{
+    char setup[4096];
+    size_t len = (size_t)snprintf(setup, sizeof setup,
+                                  "d/f=text d/s/p/x= d/k->f t/l->../l39 t/far->../l40 l1->d");
+
+    for (int i = 2; i <= MOST_LINKS + 1; i++)
+        len += (size_t)snprintf(setup + len, sizeof setup - len, " l%d->l%d", i, i - 1);
+    assert_true(len < sizeof setup);
+    script_setup(directory, setup);
+}
+
+/* The kernel would have some of these links counted twice, see fs/view.h. */
+static const char link_steps[] =
+    "stat l40/f\nstat l40\nstat l41\nread l40/f\nread l41/f\nopen l40/f\nlist l40\nlist t\n"
+    "walk l40/s\nwalk t follow\ncanon l40/f\n"
+    "write l40/n new\nreplace l40/n\ncopy l40/f l40/n\nrm l40/n -f\n"
+    "copy l39/k l40/n\nrm l40/n -f\nmkdir l40/n -r\nrm l40/n -f\nmkdir l40/a/b\nrm l40/a -f\n"
+    "copy d l40/../tree +r\nrm tree";
+static const char link_answers[] =
+    "file 4\ndirectory link \nELOOP\n\"text\"\nELOOP\nok\n[f k s/]\n[l/]\n"
+    "[l40/s/p/ l40/s/p/x]\n[t/l/ t/l/f t/l/s/ t/l/s/p/ t/l/s/p/x]\n$T/d/f\n"
+    "ok\nok\nok\nok\n"
+    "ok\nok\nok\nok\nok\nok\n"
+    "ok\nok\n";
+
+static void links_are_counted_once(void **state)
+{
+    const char *rules = *state;
+    struct bly_policy *policy = rules ? script_policy(directory, rules) : NULL;
+    bly_autofree char *expected = script_expand(directory, link_answers);
+
+    make_links();
+    if (!start_mounting())
+        skip();
+    for (int i = 0; i < LINK_ROUNDS; i++) {
+        bly_autofree char *answers = script_answers(directory, link_steps, run_op, policy);
+
+        assert_string_equal(answers, expected);
+    }
+    bly_policy_unref(policy);
+}
+
+static const struct CMUnitTest links[] = {
+    {"links are counted once while others mount", links_are_counted_once, make_directory,
+     stop_mounting, NULL},
+    {"links are counted once while others mount, with a policy", links_are_counted_once,
+     make_directory, stop_mounting, (void *)(uintptr_t) "ro /\nrw $T"},
+};
+
 static int run_cases(void)
 {
     struct CMUnitTest tests[BLY_LEN(cases)] = {0};
@@ -164,5 +270,6 @@ int main(void)
 {
     int failed = script_in_child(without_openat2);
 
+    failed += cmocka_run_group_tests(links, NULL, NULL);
     return failed + run_cases();
 }
