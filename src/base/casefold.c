@@ -1,11 +1,18 @@
 #include "base/casefold.h"
 
-#include <stdbool.h>
+#include <errno.h>
+#include <linux/fs.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 
 #include "base/ascii.h"
 #include "base/cleanup.h"
+
+#ifndef FS_CASEFOLD_FL
+#define FS_CASEFOLD_FL 0x40000000
+#endif
 
 enum {
     SOMETHING = '\xff', /* for all that is not ASCII; in no UTF-8 text */
@@ -129,4 +136,23 @@ void bly_casefold(const char *text, size_t len, char *key)
         to = put_point(next_point(&at, end), key, to);
     }
     *end_component(text, end, key, to) = '\0';
+}
+
+char *bly_casefold_dup(const char *text)
+{
+    size_t len = strlen(text);
+    char *key = malloc(len + 1);
+
+    if (key)
+        bly_casefold(text, len, key);
+    return key;
+}
+
+bool bly_casefold_in(int dir_fd)
+{
+    int flags = 0;
+
+    if (ioctl(dir_fd, FS_IOC_GETFLAGS, &flags) < 0) /* file systems without flags do not fold */
+        return errno != ENOTTY && errno != EOPNOTSUPP && errno != EINVAL && errno != ENOSYS;
+    return flags & FS_CASEFOLD_FL;
 }

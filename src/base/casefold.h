@@ -3,8 +3,9 @@
 /*
  * Names in directories that fold case (FS_CASEFOLD_FL). The kernel compares what is left of two
  * names after Unicode's normalisation (NFD) and case folding without the characters that are
- * ignored: ".g<U+200D>IT" is ".git" there, and ".aw<U+017F>" is ".aws". Pure, any thread.
+ * ignored: ".g<U+200D>IT" is ".git" there, and ".aw<U+017F>" is ".aws". Any thread.
  */
+#include <stdbool.h>
 #include <stddef.h>
 
 /*
@@ -15,3 +16,9 @@
  * enough.
  */
 void bly_casefold(const char *text, size_t len, char *key);
+
+/* The same in memory that is the caller's. NULL: out of memory. */
+char *bly_casefold_dup(const char *text);
+
+/* Whether the open directory compares its names like that. One that cannot be asked might. */
+bool bly_casefold_in(int dir_fd);

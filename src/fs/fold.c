@@ -2,10 +2,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/fs.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 
 #include "base/casefold.h"
 #include "base/cleanup.h"
@@ -13,24 +11,9 @@
 #include "base/path.h"
 #include "sandbox/policy/glob.h"
 
-#ifndef FS_CASEFOLD_FL
-#define FS_CASEFOLD_FL 0x40000000
-#endif
-
-/* NULL: out of memory. */
-static char *key_of(const char *path)
-{
-    size_t len = strlen(path);
-    char *key = malloc(len + 1);
-
-    if (key)
-        bly_casefold(path, len, key);
-    return key;
-}
-
 static bool means(const char *text, const char *key)
 {
-    bly_autofree char *folded = key_of(text);
+    bly_autofree char *folded = bly_casefold_dup(text);
 
     return folded && strcmp(folded, key) == 0;
 }
@@ -83,7 +66,7 @@ static size_t common_dir(const char *path, const char *text, size_t len)
  * a rule for `text` apply to it. */
 static size_t earlier(size_t first, const char *text, const char *path, const char *key)
 {
-    bly_autofree char *folded = key_of(text);
+    bly_autofree char *folded = bly_casefold_dup(text);
     size_t len = common_dir(path, text, strlen(text));
 
     return len < first && !bly_path_is_within(path, text) &&
@@ -110,7 +93,7 @@ static size_t first_difference(const struct bly_policy *policy, const char *path
     }
     for (size_t i = 0; i < policy->n_deny_globs; i++) {
         const char *glob = policy->deny_globs[i];
-        bly_autofree char *folded = key_of(glob);
+        bly_autofree char *folded = bly_casefold_dup(glob);
         size_t len = common_dir(path, glob, bly_glob_literal_dir(glob));
 
         if (len < first && (!folded || bly_glob_covers(folded, key)))
@@ -144,7 +127,7 @@ enum bly_access bly_fold_explain(const struct bly_fold *fold, const char *path,
 
     if (!fold->policy->wall || (access != BLY_ACCESS_READ && access != BLY_ACCESS_WRITE))
         return access;
-    key = fold->folded ? key_of(path) : NULL;
+    key = fold->folded ? bly_casefold_dup(path) : NULL;
     if (key == NULL) /* no memory: only what folds nowhere is certain */
         return lies_in_fold(fold, path, 0) ? BLY_ACCESS_DENY : access;
     strict = bly_policy_explain(fold->folded, key, &reason);
@@ -166,7 +149,7 @@ enum bly_access bly_fold_decide(const struct bly_fold *fold, const char *path)
 bool bly_fold_holds(const struct bly_fold *fold, const char *path,
                     bool (*test)(const struct bly_policy *policy, const char *path))
 {
-    bly_autofree char *key = fold->folded ? key_of(path) : NULL;
+    bly_autofree char *key = fold->folded ? bly_casefold_dup(path) : NULL;
 
     if (!test(fold->policy, path))
         return false;
@@ -177,11 +160,8 @@ bool bly_fold_on_disk(const char *dir)
 {
     bly_autofd int fd =
         open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-    int flags = 0;
 
     if (fd < 0) /* what does not exist has no names in it */
         return errno != ENOENT && errno != ENOTDIR && errno != ELOOP;
-    if (ioctl(fd, FS_IOC_GETFLAGS, &flags) < 0) /* file systems without flags do not fold */
-        return errno != ENOTTY && errno != EOPNOTSUPP && errno != EINVAL && errno != ENOSYS;
-    return flags & FS_CASEFOLD_FL;
+    return bly_casefold_in(fd);
 }

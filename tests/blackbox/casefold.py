@@ -204,9 +204,10 @@ def missing():
 
 def hidden():
     for target, entries, odd in ((".git/config", [".git"], ".GIT/config"), ("secret/f", ["secret"], "SECRET/f"),
-                                 ("stra\u00dfe/f", ["stra\u00dfe"], "STRASSE/f"), ("a.env", ["**/*.env"], "A.ENV")):
+                                 ("stra\u00dfe/f", ["stra\u00dfe"], "STRASSE/f"), ("a.env", ["**/*.env"], "A.ENV"),
+                                 ("A.ENV", ["**/*.env"], "A.ENV"), ("A.ENV", ["**/*.env"], "a.env")):
         for what, attempt in {"read by a file request": read(odd), "read by a program": by_program(f"cat {odd}")}.items():
-            yield f"a denied {target}, {what}", {target: SECRET}, entries, attempt, None
+            yield f"a denied {target} as {odd}, {what}", {target: SECRET}, entries, attempt, None
 
 
 CASES = [*existing(), *missing(), *hidden()]

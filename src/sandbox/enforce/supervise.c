@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
-#include <linux/fs.h>
 #include <poll.h>
 #include <stddef.h>
 #include <stdlib.h>
@@ -21,11 +20,6 @@
 
 #ifndef SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV /* since Linux 5.19 */
 #define SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV (1UL << 5)
-#endif
-
-/* FS_IOC_GETFLAGS bit of a directory with case-insensitive names. */
-#ifndef FS_CASEFOLD_FL
-#define FS_CASEFOLD_FL 0x40000000
 #endif
 
 #if defined(__x86_64__)
@@ -147,30 +141,21 @@ bool bly_supervise_needed(const struct bly_plan *plan)
     return plan->n_absents > 0;
 }
 
-/* What a file system answers on which no directory folds. */
-static bool knows_no_flags(int sys)
-{
-    return sys == ENOTTY || sys == EOPNOTSUPP || sys == EINVAL || sys == ENOSYS;
-}
-
 static int guard_init(struct bly_guard *guard, const struct bly_absent *absent, struct bly_err *err)
 {
     bly_autofd int fd = open(absent->dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     struct stat st;
-    int flags = 0;
 
     /* A directory that may be searched but not read can still be watched. */
     if (fd < 0)
         fd = open(absent->dir, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0 || fstat(fd, &st) < 0)
         return bly_fail_sys(err, errno, "cannot guard %s in %s", absent->name, absent->dir);
-    if (ioctl(fd, FS_IOC_GETFLAGS, &flags) < 0)
-        flags = knows_no_flags(errno) ? 0 : FS_CASEFOLD_FL;
 
     /* It stays like that: the filter lets nobody inside set flags. */
     *guard = (struct bly_guard){.dev = st.st_dev,
                                 .ino = st.st_ino,
-                                .fold = (flags & FS_CASEFOLD_FL) != 0,
+                                .fold = bly_casefold_in(fd),
                                 .name = strdup(absent->name)};
     if (guard->name == NULL)
         return bly_fail_sys(err, ENOMEM, "cannot guard %s", absent->name);

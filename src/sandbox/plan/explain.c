@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/buf.h"
+#include "base/casefold.h"
 #include "base/cleanup.h"
 #include "base/path.h"
 #include "sandbox/plan/plan_internal.h"
@@ -56,11 +57,20 @@ static bool is_platform_default(const char *path)
     return false;
 }
 
+/* As it is written, or else as a directory that folds case compares names. */
 static const char *glob_for(const struct bly_policy *policy, const char *path)
 {
+    bly_autofree char *key = bly_casefold_dup(path);
+
     for (size_t i = 0; i < policy->n_deny_globs; i++)
         if (bly_glob_match(policy->deny_globs[i], path))
             return policy->deny_globs[i];
+    for (size_t i = 0; key && i < policy->n_deny_globs; i++) {
+        bly_autofree char *folded = bly_casefold_dup(policy->deny_globs[i]);
+
+        if (folded && bly_glob_match(folded, key))
+            return policy->deny_globs[i];
+    }
     return NULL;
 }
 

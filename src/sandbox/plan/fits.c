@@ -39,7 +39,7 @@ int bly_plan_digest_names(const struct bly_probe *probe, const char *dir, char *
 {
     struct digest digest = {0};
     char *text;
-    int r = probe->list(probe->ctx, dir, add_to_digest, &digest);
+    int r = probe->list(probe->ctx, dir, NULL, add_to_digest, &digest);
 
     if (r < 0)
         return r;

@@ -4,12 +4,12 @@
  */
 #include "sandbox/plan/draft.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "base/casefold.h"
 #include "base/cleanup.h"
 #include "base/err.h"
 #include "base/path.h"
@@ -83,6 +83,10 @@ struct hunt {
     struct bly_draft *draft;
     const char *pattern;
     const char *dir;            /* being listed */
+    bool folds;                 /* as far as is known: it folds case */
+    char *folding;              /* one that does and that we are below, or NULL */
+    char *folded;               /* the pattern in the form of base/casefold.h */
+    char *base;                 /* where the walk begins */
     size_t max_depth;           /* of an entry, counted from "/"; 0: unlimited */
     struct bly_names dirs;      /* still to be listed */
     struct bly_kept_walk *walk; /* NULL: it is not kept */
@@ -105,6 +109,20 @@ static int type_of(struct hunt *hunt, const char *path, enum bly_node_type *type
     return 0;
 }
 
+/* In whatever letters the pattern is written, where case is folded. `path` is no longer than one.
+ */
+static bool matches(const struct hunt *hunt, const char *path)
+{
+    char key[PATH_MAX];
+
+    if (bly_glob_match(hunt->pattern, path))
+        return true;
+    if (!hunt->folds && !hunt->folding)
+        return false;
+    bly_casefold(path, strlen(path), key);
+    return bly_glob_match(hunt->folded, key);
+}
+
 static int visit(void *arg, const char *name, enum bly_node_type type)
 {
     struct hunt *hunt = arg;
@@ -118,7 +136,7 @@ static int visit(void *arg, const char *name, enum bly_node_type type)
                                       "the deny pattern %s matches or visits too much to be "
                                       "enforced for a process",
                                       hunt->pattern);
-    if (bly_glob_match(hunt->pattern, path)) {
+    if (matches(hunt, path)) {
         if (bly_names_add(&hunt->draft->closed, path) < 0)
             hunt->error = bly_fail_sys(hunt->err, ENOMEM, "cannot expand %s", hunt->pattern);
         return hunt->error;
@@ -131,13 +149,28 @@ static int visit(void *arg, const char *name, enum bly_node_type type)
     return hunt->error;
 }
 
+/* Where case is folded names are told in any letters: what happens there cannot be kept up with. */
+static int note_folding(struct hunt *hunt)
+{
+    bly_kept_walk_lose(hunt->walk);
+    if (!hunt->folding)
+        hunt->folding = strdup(hunt->dir);
+    return hunt->folding ? 0 : bly_fail_sys(hunt->err, ENOMEM, "cannot expand %s", hunt->pattern);
+}
+
 static int list_one(struct hunt *hunt)
 {
     struct bly_draft *draft = hunt->draft;
     int r;
 
+    /* All that is in a directory comes right behind it. */
+    if (hunt->folding && !bly_path_is_within(hunt->dir, hunt->folding))
+        bly_freep(&hunt->folding);
+    hunt->folds = false;
     bly_kept_walk_lists(hunt->walk, hunt->dir);
-    r = draft->probe->list(draft->probe->ctx, hunt->dir, visit, hunt);
+    r = draft->probe->list(draft->probe->ctx, hunt->dir, &hunt->folds, visit, hunt);
+    if (hunt->error == 0 && hunt->folds)
+        hunt->error = note_folding(hunt);
     if (hunt->error < 0)
         return hunt->error;
     if (r == -ENOENT || r == -ENOTDIR || r == -ELOOP)
@@ -161,22 +194,29 @@ static size_t deepest(const struct bly_policy *policy, const char *pattern, cons
     return by_pattern < by_option ? by_pattern : by_option;
 }
 
-/* Walks for one pattern; sets up everything but `walk`, where to begin is the caller's. */
-static int begin_hunt(struct hunt *hunt, char **ret_base, struct bly_err *err)
+static int begin_hunt(struct hunt *hunt, struct bly_err *err)
 {
     size_t len = 0;
-    bly_autofree char *base = bly_glob_base(hunt->pattern, &len);
 
-    if (base && len == 0)
+    hunt->base = bly_glob_base(hunt->pattern, &len);
+    hunt->folded = bly_casefold_dup(hunt->pattern);
+    if (!hunt->base || !hunt->folded)
+        return bly_fail_sys(err, ENOMEM, "cannot expand %s", hunt->pattern);
+    if (len == 0)
         return bly_fail(err, BLY_ERR_PARAMS, EINVAL,
                         "unreadable glob `%s` cannot be safely expanded; use a pattern with a "
                         "non-root directory prefix",
                         hunt->pattern);
-    if (!base)
-        return bly_fail_sys(err, ENOMEM, "cannot expand %s", hunt->pattern);
-    hunt->max_depth = deepest(hunt->draft->plan->policy, hunt->pattern, base);
-    *ret_base = bly_take_ptr(&base);
+    hunt->max_depth = deepest(hunt->draft->plan->policy, hunt->pattern, hunt->base);
     return 0;
+}
+
+static void end_hunt(struct hunt *hunt)
+{
+    bly_names_deinit(&hunt->dirs);
+    free(hunt->base);
+    free(hunt->folding);
+    free(hunt->folded);
 }
 
 static int list_all(struct hunt *hunt)
@@ -193,27 +233,36 @@ static int list_all(struct hunt *hunt)
     return r;
 }
 
+/* Whether one of the directories folds case that `path` lies in. */
+static bool lies_in_fold(const struct bly_probe *probe, const char *path)
+{
+    bly_autofree char *dir = bly_path_parent(path);
+    bool folds = false;
+
+    if (!dir)
+        return true;
+    (void)probe->list(probe->ctx, dir, &folds, NULL, NULL);
+    return folds || (strcmp(dir, "/") != 0 && lies_in_fold(probe, dir));
+}
+
 static int expand(struct hunt *hunt, struct bly_err *err)
 {
-    bly_autofree char *base = NULL;
-    int r = begin_hunt(hunt, &base, err);
-
-    if (r < 0)
-        return r;
-    if (bly_names_add(&hunt->dirs, base) < 0)
+    if (bly_names_add(&hunt->dirs, hunt->base) < 0)
         return bly_fail_sys(err, ENOMEM, "cannot expand %s", hunt->pattern);
-    bly_kept_walk_from(hunt->walk, base);
+    if (hunt->walk && lies_in_fold(hunt->draft->probe, hunt->base))
+        bly_kept_walk_lose(hunt->walk);
+    bly_kept_walk_from(hunt->walk, hunt->base);
     return list_all(hunt);
 }
 
-/* Whether a walk from `base` comes to `path` at all: not when something above is closed. */
-static bool would_visit(const struct hunt *hunt, const char *base, const char *path)
+/* Whether a walk from the base comes to `path` at all: not when something above is closed. */
+static bool would_visit(const struct hunt *hunt, const char *path)
 {
     char above[PATH_MAX];
-    size_t len = strlen(path), from = strlen(base) + 1;
+    size_t len = strlen(path), from = strlen(hunt->base) + 1;
 
-    if (!bly_path_is_within(path, base) || strcmp(path, base) == 0 || len >= sizeof(above) ||
-        (hunt->max_depth != 0 && bly_path_depth(path) > hunt->max_depth))
+    if (!bly_path_is_within(path, hunt->base) || strcmp(path, hunt->base) == 0 ||
+        len >= sizeof(above) || (hunt->max_depth != 0 && bly_path_depth(path) > hunt->max_depth))
         return false;
     memcpy(above, path, len + 1);
     for (char *slash = strchr(above + from, '/'); slash; slash = strchr(slash + 1, '/')) {
@@ -225,18 +274,16 @@ static bool would_visit(const struct hunt *hunt, const char *base, const char *p
     return true;
 }
 
-/* What the pattern matches at and below `path`, as if the directory it is in were being listed. */
+/* What the pattern matches at and below `path`, as if the directory it is in were being listed,
+ * which does not fold case. */
 static int expand_at(struct hunt *hunt, const char *path, struct bly_err *err)
 {
     const struct bly_probe *probe = hunt->draft->probe;
-    bly_autofree char *base = NULL, *dir = NULL;
+    bly_autofree char *dir = NULL;
     struct bly_node node = {0};
-    int r = begin_hunt(hunt, &base, err);
+    int r;
 
-    if (r < 0)
-        return r;
-    assert(base != NULL);
-    if (!would_visit(hunt, base, path))
+    if (!would_visit(hunt, path))
         return 0;
     dir = bly_path_parent(path);
     if (!dir)
@@ -266,13 +313,39 @@ static int expand_all(struct bly_draft *draft, const struct bly_names *changed,
                             .visits = &visits,
                             .err = err};
 
-        if (!changed)
+        r = begin_hunt(&hunt, err);
+        if (r == 0 && !changed)
             r = expand(&hunt, err);
         for (size_t j = 0; r == 0 && changed && j < changed->n; j++)
             r = expand_at(&hunt, changed->items[j], err);
-        bly_names_deinit(&hunt.dirs);
+        end_hunt(&hunt);
     }
     return r;
+}
+
+/* A directory that was empty can have been made to fold case since, and without any event. */
+static bool any_lies_in_fold(const struct bly_probe *probe, const struct bly_names *paths)
+{
+    for (size_t i = 0; i < paths->n; i++)
+        if (lies_in_fold(probe, paths->items[i]))
+            return true;
+    return false;
+}
+
+/* As bly_kept_find(). */
+static int find_kept(struct bly_draft *draft, struct bly_names *changed,
+                     struct bly_kept_walk **ret_walk)
+{
+    struct bly_names *closed = &draft->closed;
+    size_t before = closed->n;
+    int r = bly_kept_find(draft->probe->kept, draft->plan->policy, closed, changed, ret_walk);
+
+    if (r != BLY_KEPT_CHANGED || !any_lies_in_fold(draft->probe, changed))
+        return r;
+    bly_kept_drop(*ret_walk);
+    while (closed->n > before)
+        free(closed->items[--closed->n]);
+    return BLY_KEPT_NOTHING;
 }
 
 int bly_draft_globs(struct bly_draft *draft, struct bly_err *err)
@@ -287,7 +360,7 @@ int bly_draft_globs(struct bly_draft *draft, struct bly_err *err)
 
     if (draft->plan->purpose != BLY_FOR_PROCESS || policy->n_deny_globs == 0)
         return 0;
-    r = bly_kept_find(kept, policy, closed, &changed, &walk);
+    r = find_kept(draft, &changed, &walk);
     if (r == 0)
         return 0;
     if (r == BLY_KEPT_NOTHING)

@@ -13,6 +13,10 @@
  *   Every other one names something in a directory that was listed. What was found at and below
  *   that name is forgotten, with its watches, and looked for anew, as if the directory were being
  *   listed at that moment: whatever it was and is now, and whatever happened to it in between.
+ * - Where case is folded, events tell names as whoever caused them wrote them, so nothing is kept
+ *   there. A directory that has been made to fold since it was listed was empty, and what comes
+ *   into it has a name that is new: of interest in whatever letters it matches, and then whoever
+ *   looks sees that the directory folds.
  * - The queue is emptied under the lock right before an expansion is used. What happens later
  *   happens later than a walk would have looked, too.
  */
@@ -25,6 +29,7 @@
 #include <string.h>
 #include <sys/queue.h>
 
+#include "base/casefold.h"
 #include "base/cleanup.h"
 #include "base/path.h"
 #include "sandbox/plan/draft.h"
@@ -36,6 +41,7 @@ enum {
     MAX_CHANGED = 64,       /* names looked at anew; past it a walk is better */
     MAX_QUESTIONS =
         1 << 16, /* names matched with patterns for one answer; a walk is as good then */
+    EVENT_PATH_MAX = PATH_MAX + NAME_MAX + 2,
 };
 
 struct bly_kept_walk {
@@ -43,6 +49,7 @@ struct bly_kept_walk {
     struct bly_kept *kept;
     struct bly_lookout lookout;
     struct bly_names patterns; /* with the depth, this says which expansion it is */
+    struct bly_names folded;   /* the patterns in the form of base/casefold.h */
     unsigned max_depth;
     struct bly_names bases; /* the directories the patterns begin in */
     struct bly_names matches;
@@ -85,6 +92,7 @@ static void free_walk(struct bly_kept_walk *walk)
 {
     bly_lookout_end(&walk->lookout);
     bly_names_deinit(&walk->patterns);
+    bly_names_deinit(&walk->folded);
     bly_names_deinit(&walk->bases);
     bly_names_deinit(&walk->matches);
     bly_names_deinit(&walk->changed);
@@ -139,6 +147,17 @@ static int add_all(struct bly_names *to, char *const *names, size_t n)
     for (size_t i = 0; i < n; i++)
         if (bly_names_add(to, names[i]) < 0)
             return -ENOMEM;
+    return 0;
+}
+
+static int add_folded(struct bly_names *to, char *const *names, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        bly_autofree char *folded = bly_casefold_dup(names[i]);
+
+        if (!folded || bly_names_add(to, folded) < 0)
+            return -ENOMEM;
+    }
     return 0;
 }
 
@@ -203,10 +222,15 @@ int bly_kept_find(struct bly_kept *kept, const struct bly_policy *policy, struct
     return add_all(matches, walk->matches.items, walk->matches.n) < 0 ? -ENOMEM : r;
 }
 
+/* In whatever letters. `path` is no longer than those of matters(). */
 static bool matches_any(const struct bly_kept_walk *walk, const char *path)
 {
+    char key[EVENT_PATH_MAX];
+
+    bly_casefold(path, strlen(path), key);
     for (size_t i = 0; i < walk->patterns.n; i++)
-        if (bly_glob_match(walk->patterns.items[i], path))
+        if (bly_glob_match(walk->patterns.items[i], path) ||
+            bly_glob_match(walk->folded.items[i], key))
             return true;
     return false;
 }
@@ -215,7 +239,7 @@ static bool matches_any(const struct bly_kept_walk *walk, const char *path)
 static bool matters(void *arg, const char *dir, const char *name, bool is_directory)
 {
     struct bly_kept_walk *walk = arg;
-    char path[PATH_MAX + NAME_MAX + 2];
+    char path[EVENT_PATH_MAX];
 
     walk->n_questions += walk->patterns.n;
     if (walk->n_questions > MAX_QUESTIONS)
@@ -247,7 +271,8 @@ struct bly_kept_walk *bly_kept_begin(struct bly_kept *kept, const struct bly_pol
     walk->max_depth = policy->glob_scan_max_depth;
     walk->lookout = (struct bly_lookout){.watcher = kept->watcher, .matters = matters, .arg = walk};
     if (bly_lookout_begin(&walk->lookout) < 0 ||
-        add_all(&walk->patterns, policy->deny_globs, policy->n_deny_globs) < 0) {
+        add_all(&walk->patterns, policy->deny_globs, policy->n_deny_globs) < 0 ||
+        add_folded(&walk->folded, policy->deny_globs, policy->n_deny_globs) < 0) {
         free_walk(walk);
         return NULL;
     }
@@ -289,6 +314,12 @@ void bly_kept_walk_from(struct bly_kept_walk *walk, const char *base)
         walk->is_lost = true;
 }
 
+static void lose(struct bly_kept_walk *walk)
+{
+    walk->is_lost = true;
+    bly_lookout_end(&walk->lookout); /* it is of no use to keep its watches any longer */
+}
+
 void bly_kept_walk_lists(struct bly_kept_walk *walk, const char *dir)
 {
     int r;
@@ -301,10 +332,16 @@ void bly_kept_walk_lists(struct bly_kept_walk *walk, const char *dir)
                 ? -E2BIG
                 : bly_lookout_add_directory(&walk->lookout, dir);
     while (r == -ENOSPC && make_place(walk->kept));
-    if (r == 0 || r == -EACCES || r == -ENOENT || r == BLY_WATCHER_LINK)
+    if (r != 0 && r != -EACCES && r != -ENOENT && r != BLY_WATCHER_LINK)
+        lose(walk);
+}
+
+void bly_kept_walk_lose(struct bly_kept_walk *walk)
+{
+    if (!walk || walk->is_lost)
         return;
-    walk->is_lost = true;
-    bly_lookout_end(&walk->lookout); /* it is of no use to keep its watches any longer */
+    HOLD(walk->kept);
+    lose(walk);
 }
 
 void bly_kept_drop(struct bly_kept_walk *walk)

@@ -7,7 +7,8 @@
  * could change it. Any thread; never held up by somebody else's walk.
  *
  * Never a reason to miss a file. A walk is not kept when one of its directories cannot be watched
- * (see watcher.h), nor past the limits; then each plan walks.
+ * (see watcher.h), nor when one of them, or one above them, folds case, nor past the limits; then
+ * each plan walks.
  */
 #include <stddef.h>
 #include <stdint.h>
@@ -39,6 +40,8 @@ struct bly_kept_walk *bly_kept_begin(struct bly_kept *kept, const struct bly_pol
 void bly_kept_walk_from(struct bly_kept_walk *walk, const char *base);
 /* Before each directory is listed. The one that holds it comes first. */
 void bly_kept_walk_lists(struct bly_kept_walk *walk, const char *dir);
+/* It shall not be kept after all. */
+void bly_kept_walk_lose(struct bly_kept_walk *walk);
 /* At the end: with all matches, which are copied; or when there is no result. Frees the walk. */
 void bly_kept_end(struct bly_kept_walk *walk, char *const *matches, size_t n);
 void bly_kept_drop(struct bly_kept_walk *walk);

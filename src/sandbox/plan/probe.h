@@ -3,6 +3,7 @@
 /*
  * What exists: the only window the pure planning code has onto a disk. Tests give a fake one.
  */
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -17,6 +18,8 @@ struct bly_node {
     uint32_t mode;     /* permission bits */
 };
 
+typedef int (*bly_probe_each)(void *arg, const char *name, enum bly_node_type type);
+
 struct bly_probe {
     /* lstat(2) of `path`. 0 (absent is an answer, also below a file); negative errno when
      * unknowable. */
@@ -27,9 +30,10 @@ struct bly_probe {
      * NUL-terminated. -ENOENT when absent; symlinks are not followed. */
     int (*read_small)(void *ctx, const char *path, size_t max, char **ret_text);
     /* Names in a directory except . and .., one call each until it returns non-zero. `type` is
-     * BLY_NODE_ABSENT where the directory does not tell. For deny globs. */
-    int (*list)(void *ctx, const char *path,
-                int (*each)(void *arg, const char *name, enum bly_node_type type), void *arg);
+     * BLY_NODE_ABSENT where the directory does not tell. Says before the first one whether the
+     * directory folds case (`ret_folds` may be NULL, and `each` when only that is asked). For deny
+     * globs. */
+    int (*list)(void *ctx, const char *path, bool *ret_folds, bly_probe_each each, void *arg);
     void *ctx;
     struct bly_kept *kept; /* of deny globs, what was found before; may be NULL. See kept.h */
 };

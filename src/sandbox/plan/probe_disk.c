@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/casefold.h"
 #include "base/cleanup.h"
 
 static enum bly_node_type type_of(mode_t mode)
@@ -125,8 +126,7 @@ static enum bly_node_type type_of_entry(unsigned char type)
     }
 }
 
-static int list(void *ctx, const char *path,
-                int (*each)(void *arg, const char *name, enum bly_node_type type), void *arg)
+static int list(void *ctx, const char *path, bool *ret_folds, bly_probe_each each, void *arg)
 {
     bly_autofd int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     __attribute__((cleanup(closedirp))) DIR *dir = NULL;
@@ -134,6 +134,10 @@ static int list(void *ctx, const char *path,
     (void)ctx;
     if (fd < 0)
         return -errno;
+    if (ret_folds)
+        *ret_folds = bly_casefold_in(fd);
+    if (!each)
+        return 0;
     dir = fdopendir(fd);
     if (!dir)
         return -errno;

@@ -6,6 +6,7 @@
  *     d PATH            directory             f PATH [TEXT]    regular file
  *     o PATH            something else        l PATH TARGET    symlink
  *     x PATH            directory that the server may not search
+ *     c PATH            directory that folds case, as far as being listed goes
  *     = PATH OTHER      the same object as OTHER (declared before): a second mount of it
  *
  * Parents that are not declared are directories. In TEXT and TARGET '|' stands for a newline.
@@ -105,6 +106,14 @@ static inline bool fake_is_blocked(struct fake_disk *disk, const char *path)
     return false;
 }
 
+static inline enum bly_node_type fake_type(char type)
+{
+    return strchr("dxc", type) ? BLY_NODE_DIR
+           : type == 'f'       ? BLY_NODE_FILE
+           : type == 'l'       ? BLY_NODE_LINK
+                               : BLY_NODE_OTHER;
+}
+
 static inline int fake_look(void *ctx, const char *path, struct bly_node *ret_node)
 {
     struct fake_disk *disk = ctx;
@@ -116,10 +125,7 @@ static inline int fake_look(void *ctx, const char *path, struct bly_node *ret_no
         return -EACCES;
     if (!entry)
         return 0;
-    ret_node->type = entry->type == 'd' || entry->type == 'x' ? BLY_NODE_DIR
-                     : entry->type == 'f'                     ? BLY_NODE_FILE
-                     : entry->type == 'l'                     ? BLY_NODE_LINK
-                                                              : BLY_NODE_OTHER;
+    ret_node->type = fake_type(entry->type);
     ret_node->dev = 1;
     ret_node->ino = entry->ino;
     return 0;
@@ -151,8 +157,7 @@ static inline int fake_read_small(void *ctx, const char *path, size_t max, char 
     return fake_text(ctx, path, 'f', ret_text);
 }
 
-static inline int fake_list(void *ctx, const char *path,
-                            int (*each)(void *arg, const char *name, enum bly_node_type type),
+static inline int fake_list(void *ctx, const char *path, bool *ret_folds, bly_probe_each each,
                             void *arg)
 {
     struct fake_disk *disk = ctx;
@@ -162,20 +167,17 @@ static inline int fake_list(void *ctx, const char *path,
         return -ENOENT;
     if (dir->type == 'x')
         return -EACCES;
-    for (size_t i = 0; i < disk->n; i++) {
+    if (ret_folds)
+        *ret_folds = dir->type == 'c';
+    for (size_t i = 0; each && i < disk->n; i++) {
         const char *entry = disk->entries[i].path;
         size_t len = strcmp(path, "/") == 0 ? 0 : strlen(path);
 
         if (bly_path_is_within(entry, path) && strcmp(entry, path) != 0 &&
             !strchr(entry + len + 1, '/')) {
             /* Some file systems tell what a name is, others do not. */
-            char type = disk->entries[i].type;
             int r = each(arg, entry + len + 1,
-                         i % 2 == 0                   ? BLY_NODE_ABSENT
-                         : type == 'd' || type == 'x' ? BLY_NODE_DIR
-                         : type == 'f'                ? BLY_NODE_FILE
-                         : type == 'l'                ? BLY_NODE_LINK
-                                                      : BLY_NODE_OTHER);
+                         i % 2 == 0 ? BLY_NODE_ABSENT : fake_type(disk->entries[i].type));
 
             if (r != 0)
                 return r < 0 ? r : 0;

@@ -109,12 +109,19 @@ static int teardown(void **state)
 static size_t n_lists;           /* directories listed */
 static void (*in_between)(void); /* once, after the first time `between_dir` was listed */
 static char between_dir[2 * PATH_BYTES];
+static const char *folding; /* the directory that says that it folds case, or NULL */
 
-static int list(void *ctx, const char *path,
-                int (*each)(void *arg, const char *name, enum bly_node_type type), void *arg)
+static int list(void *ctx, const char *path, bool *ret_folds, bly_probe_each each, void *arg)
 {
-    int r = bly_probe_disk.list(ctx, path, each, arg);
+    int r;
 
+    if (ret_folds && folding && strcmp(path, in_dir(folding)) == 0) {
+        *ret_folds = true;
+        ret_folds = NULL;
+    }
+    r = bly_probe_disk.list(ctx, path, ret_folds, each, arg);
+    if (!each)
+        return r;
     n_lists++;
     if (in_between && strcmp(path, between_dir) == 0) {
         void (*now)(void) = in_between;
@@ -213,6 +220,47 @@ static void match_is_linked_in(void)
 static void match_is_a_symlink(void)
 {
     assert_int_equal(symlink("/etc/passwd", in_dir("w/a/2.env")), 0);
+}
+
+static void other_letters_come(void)
+{
+    make_file("w/e/A.ENV");
+    make_file("w/a/A.ENV");
+}
+
+static void tree_folds(void)
+{
+    folding = "w";
+}
+
+/* It is empty: there is nothing else that can be made to fold. */
+static void directory_folds(void)
+{
+    folding = "w/e";
+}
+
+static void match_comes_where_case_is_folded(void)
+{
+    directory_folds();
+    make_file("w/e/a.env");
+}
+
+static void other_letters_come_where_case_is_folded(void)
+{
+    directory_folds();
+    other_letters_come();
+}
+
+static void directory_comes_where_case_is_folded(void)
+{
+    directory_folds();
+    make_all("w/e/n/ w/e/n/A.ENV");
+}
+
+static void other_files_come_where_case_is_folded(void)
+{
+    directory_folds();
+    make_file("w/e/main.c");
 }
 
 static void match_goes(void)
@@ -371,7 +419,12 @@ static void match_is_created_through_another_mount(void)
 #define TREE "w/ w/a/ w/a/b/ w/a/main.c w/a/1.env w/e/ w/d.env/"
 #define ENV  "r /; w $T/w; glob $T/w/**/*.env"
 
-enum { MOUNTS = 1, USER = 2 }; /* in a mount namespace of its own, as root; not as root */
+enum {
+    MOUNTS = 1,     /* in a mount namespace of its own, as root */
+    USER = 2,       /* not as root */
+    NEVER_KEPT = 4, /* each plan walks */
+    NOT_AGAIN = 8,  /* after the change each plan walks */
+};
 
 static const struct kept_case {
     const char *name;
@@ -419,6 +472,18 @@ static const struct kept_case {
     {"too deep for a pattern", TREE, "r /; w $T/w; glob $T/w/*/*.env", NULL, match_is_created, 0},
     {"a directory too deep for a pattern", TREE, "r /; w $T/w; glob $T/w/*/*.env", NULL,
      directory_is_made, 0},
+    {"other letters come", TREE, ENV, NULL, other_letters_come, 0},
+    {"where case is folded", TREE, ENV, tree_folds, other_letters_come, ALL, NEVER_KEPT},
+    {"below a directory that folds case", TREE, "r /; w $T/w; glob $T/w/a/**/*.env", tree_folds,
+     match_is_created, ALL, NEVER_KEPT},
+    {"other letters come where case is folded since", TREE, ENV, NULL,
+     other_letters_come_where_case_is_folded, ALL, NOT_AGAIN},
+    {"a match comes where case is folded since", TREE, ENV, NULL, match_comes_where_case_is_folded,
+     ALL, NOT_AGAIN},
+    {"a directory comes where case is folded since", TREE, ENV, NULL,
+     directory_comes_where_case_is_folded, 5, NOT_AGAIN},
+    {"files of other names come where case is folded since", TREE, ENV, NULL,
+     other_files_come_where_case_is_folded, 0},
     {"too many changes", TREE, ENV, NULL, too_many_changes, 104},
     {"too much happens", TREE, ENV, NULL, too_much_happens, ALL},
     {"a mount on a directory", TREE " other/ other/2.env", ENV, NULL, mount_on_a_directory, 3,
@@ -435,15 +500,17 @@ static void run_case(const void *arg)
     struct bly_policy *policy = policy_in_dir(c->rules);
     size_t all, listed;
 
+    folding = NULL;
     make_all(c->disk);
     if (c->before)
         c->before();
     all = check_plan(kept, policy);
-    assert_int_equal(check_plan(kept, policy), 0);
+    assert_int_equal(check_plan(kept, policy), c->flags & NEVER_KEPT ? all : 0);
     c->change();
     listed = check_plan(kept, policy);
     assert_int_equal(listed, c->lists == ALL ? all : (size_t)c->lists);
-    assert_int_equal(check_plan(kept, policy), 0); /* and it is kept again */
+    /* And it is kept again. */
+    assert_int_equal(check_plan(kept, policy), c->flags & (NEVER_KEPT | NOT_AGAIN) ? listed : 0);
     bly_policy_unref(policy);
     bly_kept_free(kept);
 }

@@ -357,6 +357,33 @@ static const struct plan_case {
      "ro /\n"
      "mask-dir /w/a\n"
      "mask-file /w/x.env\n"},
+    {"a process: other letters elsewhere", P, "r /; glob /w/**/*.env",
+     "f /w/A.ENV\nf /w/x.ENV/f\nc /w/c", "ro /\n"},
+    {"a process: other letters where case is folded", P, "r /; glob /w/**/*.env",
+     "c /w\nf /w/A.ENV\nf /w/x.Env/f\nf /w/y.txt",
+     "ro /\n"
+     "mask-file /w/A.ENV\n"
+     "mask-dir /w/x.Env\n"},
+    {"a process: a pattern in capitals where case is folded", P, "r /; glob /w/**/*.ENV",
+     "c /w\nf /w/a.env", "ro /\nmask-file /w/a.env\n"},
+    {"a process: a class in capitals where case is folded", P, "r /; glob /w/**/[A-C].env",
+     "c /w\nf /w/a.env\nf /w/B.env\nf /w/d.env",
+     "ro /\n"
+     "mask-file /w/B.env\n"
+     "mask-file /w/a.env\n"},
+    {"a process: characters that are ignored where case is folded", P, "r /; glob /w/**/*.pass",
+     "c /w\nf /w/a.pa\u017f\u200ds\nf /w/a.p\u00e4ss",
+     "ro /\n"
+     "mask-file /w/a.pa\u017f\u200ds\n"},
+    {"a process: only where case is folded, and below", P, "r /; glob /w/**/*.env",
+     "f /w/a/A.ENV\nc /w/b\nf /w/b/B.ENV\nd /w/b/c\nf /w/b/c/C.ENV\nf /w/d/D.ENV\nf /w/E.ENV",
+     "ro /\n"
+     "mask-file /w/b/B.ENV\n"
+     "mask-file /w/b/c/C.ENV\n"},
+    {"a process: a directory of the pattern where case is folded", P, "r /; glob /w/*/keys/*",
+     "c /w\nc /w/a\nf /w/a/Keys/k\nf /w/a/locks/k",
+     "ro /\n"
+     "mask-file /w/a/Keys/k\n"},
     {"a process: a pattern from the root", P, "r /; glob /**/*.env", "d /w",
      "refused: unreadable glob `/**/*.env` cannot be safely expanded; use a pattern with a "
      "non-root directory prefix"},
