@@ -2,6 +2,7 @@
 """Two servers behind HAProxy, with docs/DEPLOYMENT.md's configuration: haproxy.py PATH-TO-BAILEY [CASE...]"""
 
 import contextlib
+import csv
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 
@@ -16,6 +18,7 @@ from bailey import Client, Closed, Refused, RpcError, Server, expect, run, until
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 HAPROXY = shutil.which("haproxy", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+INTER_S = 0.05  # between two checks, in place of the documentation's
 KEYS = [f"key-{i}" for i in range(24)]
 
 
@@ -23,7 +26,7 @@ def configuration(directory, fd, servers):
     """The sample of the documentation, for this place and in a hurry."""
     with open(os.path.join(ROOT, "docs", "DEPLOYMENT.md"), encoding="utf-8") as f:
         sample = re.search(r"```\n(defaults\n.*?)```", f.read(), re.DOTALL).group(1)
-    for pattern, text in ((r"bind \S+", f"bind fd@{fd}"), (r"inter 1s", "inter 50ms"),
+    for pattern, text in ((r"bind \S+", f"bind fd@{fd}"), (r"\binter 1s fastinter 200ms", f"inter {INTER_S * 1000:.0f}ms"),
                           (r"server one \S+", f"server one {servers[0].url.removeprefix('ws://')}"),
                           (r"server two \S+", f"server two {servers[1].url.removeprefix('ws://')}")):
         sample, n = re.subn(pattern, text, sample)
@@ -58,17 +61,23 @@ class Yard:
     def __exit__(self, *_):
         self.stack.close()
 
-    def states(self):
+    def stats(self):
+        """What HAProxy knows of each server, by the names of its columns."""
         expect(self.proxy.poll() is None, "HAProxy has ended")
         try:
             with socket.socket(socket.AF_UNIX) as sock:
                 sock.connect(os.path.join(self.dir, "stats"))
                 sock.sendall(b"show stat\n")
-                lines = sock.makefile(encoding="ascii").read().splitlines()
+                rows = csv.DictReader(sock.makefile(encoding="ascii"))
+                return [row for row in rows if row["# pxname"] == "bailey" and row["svname"] in ("one", "two")]
         except OSError:
             return []
-        rows = [line.split(",") for line in lines if line.startswith("bailey,")]
-        return [row[17].split()[0] for row in rows if row[1] in ("one", "two")]
+
+    def states(self):
+        return [row["status"].split()[0] for row in self.stats()]
+
+    def failed_checks(self, server):
+        return int(self.stats()[server]["chkfail"])
 
     def connect(self, key, resume=None):
         return Client(self.url, path=f"/?session={key}").initialize(resume)
@@ -164,6 +173,22 @@ def a_dead_server_loses_its_keys():
                 raise Closed(1006, f"{key} was not served: {error}") from error
 
 
+def a_slow_server_stays():
+    """One that is held up for a while, and longer than checks are apart, is not given up: it might be the last."""
+    with Yard() as yard:
+        yard.servers[0].signal(signal.SIGTERM)
+        until(lambda: yard.states() == ["DOWN", "UP"], "HAProxy to notice the drain")
+        yard.servers[1].signal(signal.SIGSTOP)
+        try:
+            held_up_since = time.monotonic()
+            while time.monotonic() - held_up_since < 20 * INTER_S:
+                expect(yard.states() == ["DOWN", "UP"], f"after {yard.failed_checks(1)} failed checks: {yard.states()}")
+                time.sleep(INTER_S / 5)
+        finally:
+            yard.servers[1].signal(signal.SIGCONT)
+        expect(yard.place_of("new") == 1, "it serves on")
+
+
 if not HAPROXY:
     print("haproxy is not installed")
     sys.exit(77)
@@ -171,5 +196,6 @@ run([
     ("a key always reaches the same server", keys_find_their_server),
     ("sessions can be resumed through it", resume_works),
     ("draining one server moves only new sessions", draining_moves_only_what_is_new),
+    ("a server that is held up for a moment is not given up", a_slow_server_stays),
     ("the keys of a dead server go to the other one", a_dead_server_loses_its_keys),
 ], jobs=2)
