@@ -24,6 +24,8 @@
 static struct echo *echo; /* of the running test */
 static int port;
 
+enum { PING_MS = 100, SILENCE_MS = 1000 };
+
 static void start(const struct bly_limits *limits)
 {
     echo = echo_start("ws://127.0.0.1:0", limits);
@@ -49,8 +51,20 @@ static int start_small(void **state)
     bly_limits_defaults(&limits);
     limits.message_bytes = 1000;
     limits.connections = 2;
-    limits.handshake_ms = 100;
     limits.output_queue_bytes = 65536;
+    start(&limits);
+    return 0;
+}
+
+/* For those who do not even say what they want. */
+static int start_hasty(void **state)
+{
+    struct bly_limits limits;
+
+    (void)state;
+    bly_limits_defaults(&limits);
+    limits.connections = 2;
+    limits.handshake_ms = 100;
     start(&limits);
     return 0;
 }
@@ -61,8 +75,21 @@ static int start_impatient(void **state)
 
     (void)state;
     bly_limits_defaults(&limits);
-    limits.ping_ms = 100;
+    limits.ping_ms = PING_MS;
     limits.silence_ms = 350;
+    start(&limits);
+    return 0;
+}
+
+/* For those who answer, on a machine that may let them wait. */
+static int start_pinging(void **state)
+{
+    struct bly_limits limits;
+
+    (void)state;
+    bly_limits_defaults(&limits);
+    limits.ping_ms = PING_MS;
+    limits.silence_ms = SILENCE_MS;
     start(&limits);
     return 0;
 }
@@ -307,11 +334,14 @@ static void three_hundred_connections_at_once(void **state)
 static void silence_ends_a_connection(void **state)
 {
     bly_autofd int fd = raw_upgrade(port);
-    char pings[64];
+    char ping[2];
+    ssize_t n;
 
     (void)state;
-    raw_read_all(fd, pings, sizeof(pings));
-    assert_memory_equal(pings, "\x89\0\x89\0\x89\0", 6);
+    /* How many come in that time depends on what else the machine does. */
+    while ((n = recv(fd, ping, sizeof(ping), MSG_WAITALL)) == 2)
+        assert_memory_equal(ping, "\x89\0", 2);
+    assert_int_equal(n, 0);
     assert_true(echo_wait(echo, 1, 1));
     assert_string_equal(echo_counts(echo).reason, "silent for 350 ms");
 }
@@ -321,8 +351,8 @@ static void a_pong_is_a_sign_of_life(void **state)
     bly_autofd int fd = raw_upgrade(port);
 
     (void)state;
-    /* Three times as long as silence would be tolerated. */
-    for (int pings = 0; pings < 10; pings++) {
+    /* Half as long again as silence would be tolerated. */
+    for (int pings = 0; pings < SILENCE_MS / PING_MS * 3 / 2; pings++) {
         struct frame frame = raw_read_frame(fd);
 
         assert_int_equal(frame.opcode, 0x9);
@@ -697,18 +727,18 @@ static const struct CMUnitTest fixed[] = {
     ON(start_default, pings_nobody_reads_the_answers_of_do_not_pile_up),
     ON(start_default, three_hundred_connections_at_once),
     ON(start_impatient, silence_ends_a_connection),
-    ON(start_impatient, a_pong_is_a_sign_of_life),
+    ON(start_pinging, a_pong_is_a_sign_of_life),
     ON(start_impatient, a_paused_connection_is_not_silent),
     ON(start_default, a_hang_up_is_noticed_while_paused),
     ON(start_default, a_reset_is_noticed_while_paused),
     ON(start_default, a_paused_connection_can_be_closed),
     ON(start_default, peers_that_vanish_leave_nothing_behind),
     ON(start_default, bytes_that_make_no_sense_do_no_harm),
-    ON(start_small, a_slow_handshake_runs_out_of_time),
+    ON(start_hasty, a_slow_handshake_runs_out_of_time),
     ON(start_default, http_is_answered_and_ended),
     ON(start_default, readyz_says_when_the_server_is_not_ready),
     ON(start_small, one_connection_too_many_gets_503),
-    ON(start_small, a_flood_of_connections_is_bounded),
+    ON(start_hasty, a_flood_of_connections_is_bounded),
     ON(start_default, the_server_closes_with_code_and_reason),
     ON(start_default, what_was_queued_goes_out_before_the_close),
     ON(start_default, a_connection_that_is_not_taken_is_closed),
