@@ -136,7 +136,7 @@ class Connection:
 
     async def wait_for_answer(self, future, key, method, timeout_ms):
         if self.closed and not future.done():
-            raise Failure("connection is closed")
+            raise self.was_closed("before it was sent")
         try:
             answer = await asyncio.wait_for(future, timeout_ms / 1000)
         except asyncio.TimeoutError:
@@ -144,8 +144,11 @@ class Connection:
                 del self.pending[key]
             raise Failure(f"no response to {method} within {timeout_ms} ms") from None
         if answer is None:
-            raise Failure(f"connection closed while waiting for {method}")
+            raise self.was_closed(f"while waiting for {method}")
         return answer
+
+    def was_closed(self, when):
+        return Failure(f"connection closed {when} ({show(self.closed)})")
 
     async def until(self, ask, timeout_ms, what):
         """Waits until ask() returns something other than UNDEFINED."""
@@ -468,7 +471,7 @@ class Case:
         got = await connection.until(next_message, step.get("timeout_ms") or 10000,
                                      lambda: "an answer")
         if got is None:
-            raise Failure("connection closed instead of an answer")
+            raise connection.was_closed("instead of an answer")
         self.check(step, got)
         self.save(step, got)
 
@@ -505,7 +508,7 @@ class Case:
             next_message, step.get("timeout_ms") or 10000,
             lambda: f"a message like {show(want)}; unconsumed: {show(connection.queue)}")
         if got is None:
-            raise Failure(f"connection closed while waiting for {show(want)}")
+            raise connection.was_closed(f"while waiting for {show(want)}")
         self.save(step, got)
 
     async def step_expect_closed(self, step, connection):

@@ -2,10 +2,18 @@
 
 import asyncio
 import os
+import tempfile
 from urllib.parse import urlsplit
 
 LINE_MAX = 1 << 27
 STOP_TIMEOUT_S = 15
+
+
+def alarms(log, size=4000):
+    """What a server has written that is more than information, and how that ends."""
+    log.seek(0)
+    lines = log.read().decode("utf-8", "replace").splitlines(keepends=True)
+    return "".join(line for line in lines if not line.startswith(("info ", "debug ")))[-size:]
 
 
 class SocketTarget:
@@ -47,9 +55,10 @@ class Pipes:
 
     async def connect(self, target, _path, _headers):
         pipe = asyncio.subprocess.PIPE
+        self.stderr = tempfile.TemporaryFile()
         self.process = await asyncio.create_subprocess_exec(
             *target.words, cwd=target.cwd, env=target.environment, stdin=pipe, stdout=pipe,
-            limit=LINE_MAX)
+            stderr=self.stderr, limit=LINE_MAX)
         self.is_open = True
         self.task = asyncio.create_task(self.receive())
 
@@ -66,7 +75,7 @@ class Pipes:
         while line := await self.process.stdout.readline():
             self.on_message(line.rstrip(b"\n"), False)
         self.is_open = False
-        self.on_close(await self.process.wait(), "")
+        self.on_close(await self.process.wait(), alarms(self.stderr))
 
     async def finish(self):
         """Ends it. Returns what was wrong with the end, or None."""
@@ -76,8 +85,9 @@ class Pipes:
         except asyncio.TimeoutError:
             self.process.kill()
             return "the server did not end with its input"
-        if self.process.returncode not in (0, 1):
-            return f"the server ended with status {self.process.returncode}"
+        told = alarms(self.stderr)
+        if self.process.returncode not in (0, 1) or "Sanitizer" in told:
+            return f"the server ended with status {self.process.returncode}: {told}"
         return None
 
 

@@ -33,7 +33,7 @@ sys.path.insert(1, str(Path(__file__).resolve().parent.parent / "support"))
 import schema  # noqa: E402
 import values  # noqa: E402
 from case import run_case  # noqa: E402
-from channel import SocketTarget, StdioTarget, fits_stdio, server_words  # noqa: E402
+from channel import SocketTarget, StdioTarget, alarms, fits_stdio, server_words  # noqa: E402
 
 START_TIMEOUT_S = 30
 STOP_TIMEOUT_S = 15
@@ -105,14 +105,10 @@ class Server:
                 return text
         timer.cancel()
         self.process.wait()
-        sys.exit(f"the server did not start:\n{self.tail()}")
+        sys.exit(f"the server did not start:\n{alarms(self.log)}")
 
-    def tail(self):
-        self.log.seek(0)
-        return self.log.read().decode("utf-8", "replace")[-4000:]
-
-    def stop(self):
-        """Ends it; returns what was wrong with the end, or None."""
+    def stop(self, failed):
+        """Ends it; returns what was wrong with the end, or with the cases, or None."""
         if not self.process:
             shutil.rmtree(self.directory, ignore_errors=True)
             return None
@@ -128,8 +124,10 @@ class Server:
             why = f"the server ended with status {early} before the cases did"
         elif status not in (0, -signal.SIGINT, 128 + signal.SIGINT):
             why = f"the server ended with status {status}"
+        elif failed:
+            why = "the server's log"
         if why:
-            why += f":\n{self.tail()}"
+            why += f":\n{alarms(self.log)}"
         self.log.close()
         shutil.rmtree(self.directory, ignore_errors=True)
         return why
@@ -204,7 +202,7 @@ def main():
             failed += bool(why)
     finally:
         if server:
-            complaint = server.stop()
+            complaint = server.stop(failed)
     if complaint:
         print(complaint)
     tail = f", {len(skipped)} skipped" if skipped else ""
