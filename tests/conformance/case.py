@@ -513,7 +513,7 @@ class Case:
 
     async def step_expect_closed(self, step, connection):
         await connection.until(lambda: True if connection.closed else UNDEFINED,
-                               step.get("timeout_ms") or 3000,
+                               step.get("timeout_ms") or 10000,
                                lambda: "the server to close the connection")
         if isinstance(step["expect_closed"], dict):
             self.check(step, connection.closed)
@@ -537,7 +537,7 @@ class Case:
     async def step_close(self, step, _connection):
         connection = self.connection(step["close"])
         connection.ws.close(step.get("code") or 1000, values.to_utf8(step.get("reason") or ""))
-        await connection.until(lambda: True if connection.closed else UNDEFINED, 3000,
+        await connection.until(lambda: True if connection.closed else UNDEFINED, 10000,
                                lambda: "close")
         self.check(step, connection.closed)
         await asyncio.sleep(step.get("settle_ms", 60) / 1000)
