@@ -4,10 +4,10 @@
  * The walk: turns a path a client named into descriptors, and decides on the way. Without a policy
  * (direct) the kernel resolves the path, and the walk counts again where it finds too many links: a
  * lookup that the kernel begins anew, because something is mounted just then, wherever that is, has
- * the links of its first try counted already, so that 21 may seem to be more than 40. With one, decisions are made on the canonical name, which
- * is obtained by walking with descriptors, and what is returned is a descriptor or a directory and
- * a name in it: nobody behind this header uses the path text again. Blocking system calls, no
- * threads, no globals. Spec: sandbox.md 3.6, 5.1 to 5.3.
+ * the links of its first try counted already, so that 21 may seem to be more than 40. With one,
+ * decisions are made on the canonical name, which is obtained by walking with descriptors, and what
+ * is returned is a descriptor or a directory and a name in it: nobody behind this header uses the
+ * path text again. Blocking system calls, no threads, no globals. Spec: sandbox.md 3.6, 5.1 to 5.3.
  */
 #include <errno.h>
 #include <limits.h>

@@ -18,6 +18,7 @@
 
 #include "base/cleanup.h"
 #include "fs/oneshot.h"
+#include "fs/view.h"
 #include "sandbox/policy/policy.h"
 #include "script.h"
 #include "support/mounts.h"
@@ -238,7 +239,21 @@ static void links_are_counted_once(void **state)
     bly_policy_unref(policy);
 }
 
+/* The walk that counts again has only its text, which is not where such a link leads. */
+static void objects_of_proc_are_not_found_by_text(void **state)
+{
+    static const struct bly_view view;
+    bly_autoplace struct bly_place place = BLY_NOWHERE;
+
+    (void)state;
+    assert_int_equal(bly_view_look(&view, "/proc/self/cwd", BLY_NEED_READ, 0, &place, NULL), 0);
+    assert_int_equal(
+        bly_view_look(&view, "/proc/self/cwd", BLY_NEED_READ, BLY_LOOK_NO_MAGIC, &place, NULL),
+        -ELOOP);
+}
+
 static const struct CMUnitTest links[] = {
+    cmocka_unit_test(objects_of_proc_are_not_found_by_text),
     {"links are counted once while others mount", links_are_counted_once, make_directory,
      stop_mounting, NULL},
     {"links are counted once while others mount, with a policy", links_are_counted_once,
