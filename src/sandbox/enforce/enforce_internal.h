@@ -41,7 +41,7 @@ int bly_lock_new(const struct bly_plan *plan, int *ret_fd, struct bly_err *err);
 int bly_lock_allow(int lock_fd, int path_fd, unsigned rights, struct bly_err *err);
 int bly_lock_apply(int lock_fd, struct bly_err *err);
 
-/* ---- mounts.c: the first wall ---- */
+/* ---- mounts*.c: the first wall ---- */
 
 /* Builds the view and moves into it. `lock_fd` gets the rules. `*ret_has_proc` is false when no
  * procfs could be had. */
