@@ -482,7 +482,7 @@ static void what_cannot_be_enforced_is_refused(void **state)
     bench->policy = script_policy(bench->dir, "minimal\nrw $T/w\nrw $T/w/link/sub\nro $T/w/link");
     got = script_answers(bench->dir, "read out/secret\nread w/a\nwrite w/n x", run_in, bench);
     assert_null(strstr(got, "\"s\""));
-    assert_null(strstr(got, "ok"));
+    assert_null(strstr(got, "ok\n")); /* the random name of the directory may have an "ok" in it */
     assert_null(script_check(bench->dir, "!w/n"));
 }
 
