@@ -43,7 +43,6 @@ struct flight {
 /* One helper of a context: starting, in use, or ending. */
 struct helper {
     struct bly_fs_context *context;
-    LIST_ENTRY(helper) entry;
     struct bly_plan *plan;
     struct bly_watch *watch; /* of the plan; NULL without a watcher */
     struct bly_warm *warm;   /* NULL until it is asked for */
