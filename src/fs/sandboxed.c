@@ -19,6 +19,7 @@
 #include "fs/oneshot.h"
 #include "fs/ops.h"
 #include "fs/ops_internal.h"
+#include "fs/sandboxed_internal.h"
 #include "fs/warm.h"
 #include "fs/watch.h"
 #include "launcher/launcher.h"
@@ -32,47 +33,6 @@ enum {
     IDLE_LOOK_MS = 1000,
     MAX_FUTILE = 16, /* helpers that were of no use, one after the other */
 };
-
-/* A request the helper has. */
-struct flight {
-    uint32_t seq;
-    struct bly_fs_call *call; /* NULL: cancelled, its answer is dropped */
-    uint64_t cancelled_at;
-};
-
-/* One helper of a context: starting, in use, or ending. */
-struct helper {
-    struct bly_fs_context *context;
-    struct bly_plan *plan;
-    struct bly_watch *watch; /* of the plan; NULL without a watcher */
-    struct bly_warm *warm;   /* NULL until it is asked for */
-    bool ready;
-    bool blocked; /* the socket is full */
-    uint32_t last_seq;
-    uint64_t first_since; /* when the flight in front became the first */
-    uint64_t idle_since;
-    size_t n_flights;
-    struct flight flights[BLY_FS_WINDOW]; /* in order */
-};
-
-struct bly_fs_context {
-    LIST_ENTRY(bly_fs_context) entry;
-    struct bly_fs *fs;
-    uint8_t *key; /* the packed policy */
-    size_t key_len;
-    struct bly_policy *policy; /* one reference */
-    struct bly_fs_calls waiting;
-    size_t n_calls;   /* of this context, `done` not run yet */
-    size_t n_readers; /* fs/readFile calls that may still be reading their file */
-    struct bly_planner_job *job;
-    struct helper *helper; /* the one in use, or being made */
-    size_t n_ending;       /* helpers on their way out */
-    bool starved;          /* waits for a helper's place */
-    bool pumping;
-    unsigned n_futile; /* helpers since the latest answer that were outdated, or ended, unused */
-};
-
-static void pump(struct bly_fs_context *context);
 
 /* ---- contexts ---- */
 
@@ -209,13 +169,13 @@ static void leave_context(struct bly_fs_call *call)
 }
 
 /* From the loop. May lead back into this file, from the call's owner. */
-static void finish(struct bly_fs_call *call)
+void bly_fs_finish_sandboxed(struct bly_fs_call *call)
 {
     struct bly_fs_context *context = call->context;
 
     leave_context(call);
     bly_fs_finish(call);
-    pump(context);
+    bly_fs_pump(context);
 }
 
 static void finish_soon(struct bly_fs_call *call)
@@ -224,7 +184,7 @@ static void finish_soon(struct bly_fs_call *call)
     bly_fs_finish_soon(call);
 }
 
-static void finish_with(struct bly_fs_call *call, const struct bly_err *err)
+void bly_fs_fail_sandboxed(struct bly_fs_call *call, const struct bly_err *err)
 {
     bly_fs_reply_deinit(&call->reply);
     bly_fs_reply_init(&call->reply);
@@ -233,14 +193,14 @@ static void finish_with(struct bly_fs_call *call, const struct bly_err *err)
 }
 
 /* Everybody who waits for a helper that there will not be. */
-static void fail_waiting(struct bly_fs_context *context, const struct bly_err *err)
+void bly_fs_fail_waiting(struct bly_fs_context *context, const struct bly_err *err)
 {
     struct bly_fs_call *call = TAILQ_FIRST(&context->waiting), *next;
 
     for (; call != NULL; call = next) {
         next = TAILQ_NEXT(call, entry);
         if (call->state == BLY_CALL_WAITING)
-            finish_with(call, err);
+            bly_fs_fail_sandboxed(call, err);
     }
 }
 
@@ -264,7 +224,7 @@ static void give_place_back(struct bly_fs *fs)
         bly_fs_look_soon(fs);
 }
 
-static void free_helper(struct helper *helper)
+static void free_helper(struct bly_fs_helper *helper)
 {
     struct bly_fs *fs = helper->context->fs;
 
@@ -277,7 +237,7 @@ static void free_helper(struct helper *helper)
 
 static void on_gone(void *arg)
 {
-    struct helper *helper = arg;
+    struct bly_fs_helper *helper = arg;
 
     helper->context->n_ending--;
     helper->context->fs->n_ending--;
@@ -285,7 +245,7 @@ static void on_gone(void *arg)
 }
 
 /* The context goes on without it. */
-static void end_helper(struct helper *helper)
+void bly_fs_end_helper(struct bly_fs_helper *helper)
 {
     struct bly_fs_context *context = helper->context;
 
@@ -297,19 +257,19 @@ static void end_helper(struct helper *helper)
 }
 
 /* A helper was of no use. Somebody who sees to that all the time must not keep us busy. */
-static void count_futile(struct bly_fs_context *context, const struct bly_err *err)
+void bly_fs_count_futile(struct bly_fs_context *context, const struct bly_err *err)
 {
     if (++context->n_futile <= MAX_FUTILE)
         return;
     context->n_futile = 0;
-    fail_waiting(context, err);
+    bly_fs_fail_waiting(context, err);
 }
 
 /*
  * Its first request is answered with `err`, or is already given up. Those behind it have not begun,
  * for a helper does one after the other: they go back to the front of the queue.
  */
-static void abandon_helper(struct helper *helper, const struct bly_err *err)
+static void abandon_helper(struct bly_fs_helper *helper, const struct bly_err *err)
 {
     struct bly_fs_context *context = helper->context;
     struct bly_fs_call *first = helper->n_flights > 0 ? helper->flights[0].call : NULL;
@@ -328,15 +288,15 @@ static void abandon_helper(struct helper *helper, const struct bly_err *err)
         TAILQ_INSERT_HEAD(&context->waiting, call, entry);
     }
     helper->n_flights = 0;
-    end_helper(helper);
+    bly_fs_end_helper(helper);
     if (first != NULL)
-        finish_with(first, err);
+        bly_fs_fail_sandboxed(first, err);
     else
-        count_futile(context, err);
-    pump(context);
+        bly_fs_count_futile(context, err);
+    bly_fs_pump(context);
 }
 
-static void on_lost(void *arg)
+void bly_fs_on_lost(void *arg)
 {
     struct bly_err err;
 
@@ -344,7 +304,7 @@ static void on_lost(void *arg)
     abandon_helper(arg, &err);
 }
 
-static void break_off(struct helper *helper)
+void bly_fs_break_off(struct bly_fs_helper *helper)
 {
     struct bly_err err;
 
@@ -363,13 +323,13 @@ static void retire_oldest(struct bly_fs *fs);
 
 static void on_ready(void *arg, const struct bly_err *err)
 {
-    struct helper *helper = arg;
+    struct bly_fs_helper *helper = arg;
     struct bly_fs_context *context = helper->context;
     struct bly_fs *fs = context->fs;
 
     if (err != NULL) {
-        fail_waiting(context, err);
-        end_helper(helper);
+        bly_fs_fail_waiting(context, err);
+        bly_fs_end_helper(helper);
         return;
     }
     bly_log(BLY_LOG_DEBUG, "helper-started", "rung=%u", bly_warm_rung(helper->warm));
@@ -378,24 +338,23 @@ static void on_ready(void *arg, const struct bly_err *err)
         ++*fs->config.n_helper_starts;
     helper->idle_since = now_of(context);
     bly_warm_due(helper->warm, now_of(context) + IDLE_LOOK_MS);
-    pump(context);
+    bly_fs_pump(context);
     /* Now, so that the next new policy does not have to wait until the oldest helper has ended. Not
      * before the requests are on their way: the end of a wall takes time, too. */
     if (!has_place(fs))
         retire_oldest(fs);
 }
 
-static void on_packet(void *arg, const void *packet, size_t len, int fd);
 static void on_writable(void *arg);
 static void on_due(void *arg);
 
-static void start_helper(struct helper *helper)
+static void start_helper(struct bly_fs_helper *helper)
 {
     static const struct bly_warm_ops ops = {
         .ready = on_ready,
-        .packet = on_packet,
+        .packet = bly_fs_on_packet,
         .writable = on_writable,
-        .lost = on_lost,
+        .lost = bly_fs_on_lost,
         .due = on_due,
         .gone = on_gone,
     };
@@ -417,7 +376,7 @@ static void start_helper(struct helper *helper)
     if (r < 0) {
         context->helper = NULL;
         free_helper(helper);
-        fail_waiting(context, &err);
+        bly_fs_fail_waiting(context, &err);
         return;
     }
     bly_warm_due(helper->warm, now_of(context) + limits_of(context)->helper_op_ms);
@@ -429,7 +388,7 @@ static void start_helper(struct helper *helper)
 
 static void on_planned(void *arg, struct bly_plan *plan, const struct bly_err *err)
 {
-    struct helper *helper = arg;
+    struct bly_fs_helper *helper = arg;
     struct bly_fs_context *context = helper->context;
     struct bly_watcher *watcher = context->fs->config.watcher;
     struct bly_err no_memory;
@@ -443,14 +402,14 @@ static void on_planned(void *arg, struct bly_plan *plan, const struct bly_err *e
     if (err != NULL) {
         context->helper = NULL;
         free_helper(helper);
-        fail_waiting(context, err);
+        bly_fs_fail_waiting(context, err);
         return;
     }
     start_helper(helper);
 }
 
 /* The fingerprint is asked for before every single request: a stale wall is a hole. */
-static bool is_stale(struct helper *helper)
+static bool is_stale(struct bly_fs_helper *helper)
 {
     return helper->watch != NULL ? bly_watch_check(helper->watch) != 0
                                  : bly_plan_fits(helper->plan, &bly_probe_disk) != 0;
@@ -460,11 +419,11 @@ static bool is_stale(struct helper *helper)
 static void retire_oldest(struct bly_fs *fs)
 {
     struct bly_fs_context *context;
-    struct helper *oldest = NULL;
+    struct bly_fs_helper *oldest = NULL;
 
     LIST_FOREACH(context, &fs->contexts, entry)
     {
-        struct helper *helper = context->helper;
+        struct bly_fs_helper *helper = context->helper;
 
         if (helper != NULL && helper->ready && helper->n_flights == 0 &&
             TAILQ_EMPTY(&context->waiting) &&
@@ -472,10 +431,10 @@ static void retire_oldest(struct bly_fs *fs)
             oldest = helper;
     }
     if (oldest != NULL)
-        end_helper(oldest);
+        bly_fs_end_helper(oldest);
 }
 
-static void set_starved(struct bly_fs_context *context, bool starved)
+void bly_fs_set_starved(struct bly_fs_context *context, bool starved)
 {
     if (starved && !context->starved) {
         context->fs->n_starved++;
@@ -487,23 +446,23 @@ static void set_starved(struct bly_fs_context *context, bool starved)
 }
 
 /* Makes sure that a helper is on its way. */
-static void want_helper(struct bly_fs_context *context)
+void bly_fs_want_helper(struct bly_fs_context *context)
 {
     struct bly_fs *fs = context->fs;
-    struct helper *helper;
+    struct bly_fs_helper *helper;
     struct bly_err err;
 
     if (!has_place(fs)) {
-        set_starved(context, true);
+        bly_fs_set_starved(context, true);
         if (fs->n_ending < fs->n_starved)
             retire_oldest(fs);
         return;
     }
-    set_starved(context, false);
+    bly_fs_set_starved(context, false);
     helper = calloc(1, sizeof *helper);
     if (helper == NULL) {
         (void)bly_fail(&err, BLY_ERR_LIMIT, ENOMEM, "out of memory");
-        fail_waiting(context, &err);
+        bly_fs_fail_waiting(context, &err);
         return;
     }
     helper->context = context;
@@ -514,7 +473,7 @@ static void want_helper(struct bly_fs_context *context)
                          &context->job, &err) < 0) {
         context->helper = NULL;
         free_helper(helper);
-        fail_waiting(context, &err);
+        bly_fs_fail_waiting(context, &err);
     }
 }
 
@@ -524,7 +483,7 @@ void bly_fs_feed_starved(struct bly_fs *fs)
 
     LIST_FOREACH(context, &fs->contexts, entry)
     if (context->starved)
-        pump(context);
+        bly_fs_pump(context);
 }
 
 void bly_fs_close_contexts(struct bly_fs *fs)
@@ -533,9 +492,9 @@ void bly_fs_close_contexts(struct bly_fs *fs)
 
     LIST_FOREACH(context, &fs->contexts, entry)
     {
-        struct helper *helper = context->helper;
+        struct bly_fs_helper *helper = context->helper;
 
-        set_starved(context, false);
+        bly_fs_set_starved(context, false);
         if (context->job != NULL)
             bly_planner_cancel(context->job);
         context->job = NULL;
@@ -543,7 +502,7 @@ void bly_fs_close_contexts(struct bly_fs *fs)
             continue;
         context->helper = NULL;
         if (helper->warm != NULL)
-            end_helper(helper);
+            bly_fs_end_helper(helper);
         else
             free_helper(helper);
     }
@@ -551,7 +510,7 @@ void bly_fs_close_contexts(struct bly_fs *fs)
 
 /* ---- time ---- */
 
-static void look_at_idle(struct helper *helper)
+static void look_at_idle(struct bly_fs_helper *helper)
 {
     struct bly_fs_context *context = helper->context;
     const struct bly_limits *limits = limits_of(context);
@@ -561,15 +520,15 @@ static void look_at_idle(struct helper *helper)
     /* Another session may be waiting for the place. */
     if (now - helper->idle_since >= limits->helper_idle_ms ||
         *fs->config.n_helpers >= limits->helpers) {
-        end_helper(helper);
+        bly_fs_end_helper(helper);
         return;
     }
     bly_warm_due(helper->warm, now + (step < IDLE_LOOK_MS ? step : IDLE_LOOK_MS));
 }
 
-static uint64_t deadline_of(const struct helper *helper)
+static uint64_t deadline_of(const struct bly_fs_helper *helper)
 {
-    const struct flight *first = &helper->flights[0];
+    const struct bly_fs_flight *first = &helper->flights[0];
     uint64_t at = helper->first_since + limits_of(helper->context)->helper_op_ms;
     uint64_t since =
         first->cancelled_at > helper->first_since ? first->cancelled_at : helper->first_since;
@@ -579,7 +538,7 @@ static uint64_t deadline_of(const struct helper *helper)
 
 static void on_due(void *arg)
 {
-    struct helper *helper = arg;
+    struct bly_fs_helper *helper = arg;
     const struct bly_limits *limits = limits_of(helper->context);
     struct bly_err err;
 
@@ -588,8 +547,8 @@ static void on_due(void *arg)
                    (unsigned long long)limits->helper_op_ms);
     if (!helper->ready) {
         bly_warm_kill(helper->warm);
-        fail_waiting(helper->context, &err);
-        end_helper(helper);
+        bly_fs_fail_waiting(helper->context, &err);
+        bly_fs_end_helper(helper);
         return;
     }
     if (helper->n_flights == 0) {
@@ -606,9 +565,7 @@ static void on_due(void *arg)
 
 /* ---- sending ---- */
 
-enum { WAIT = 1 }; /* outcome of send_first(): not now */
-
-static int send_first(struct helper *helper, struct bly_fs_call *call)
+int bly_fs_send_first(struct bly_fs_helper *helper, struct bly_fs_call *call)
 {
     struct bly_fs_context *context = helper->context;
     int r = bly_warm_send(helper->warm, helper->last_seq + 1, &call->request, call->request.base64,
@@ -616,7 +573,7 @@ static int send_first(struct helper *helper, struct bly_fs_call *call)
 
     if (r == -EAGAIN) {
         helper->blocked = true;
-        return WAIT;
+        return BLY_FS_WAIT;
     }
     if (r < 0)
         return r;
@@ -626,7 +583,8 @@ static int send_first(struct helper *helper, struct bly_fs_call *call)
         helper->first_since = now_of(context);
         bly_warm_due(helper->warm, helper->first_since + limits_of(context)->helper_op_ms);
     }
-    helper->flights[helper->n_flights++] = (struct flight){.seq = helper->last_seq, .call = call};
+    helper->flights[helper->n_flights++] =
+        (struct bly_fs_flight){.seq = helper->last_seq, .call = call};
     TAILQ_REMOVE(&context->waiting, call, entry);
     call->queued = false;
     call->state = BLY_CALL_SENT;
@@ -637,26 +595,26 @@ static int send_first(struct helper *helper, struct bly_fs_call *call)
     return 0;
 }
 
-static int offer(struct helper *helper, struct bly_fs_call *call)
+static int offer(struct bly_fs_helper *helper, struct bly_fs_call *call)
 {
     struct bly_fs_context *context = helper->context;
     struct bly_err err;
 
     if (!helper->ready || helper->blocked || helper->n_flights == BLY_FS_WINDOW)
-        return WAIT;
+        return BLY_FS_WAIT;
     /* A large file is read by a pool thread after the helper has opened it. */
     if (is_mutation(&call->request) && context->n_readers > 0)
-        return WAIT;
+        return BLY_FS_WAIT;
     if (is_stale(helper)) {
         if (helper->n_flights > 0)
-            return WAIT;
-        end_helper(helper);
+            return BLY_FS_WAIT;
+        bly_fs_end_helper(helper);
         (void)bly_fail(&err, BLY_ERR_LIMIT, EAGAIN,
                        "the paths that the sandbox depends on keep changing");
-        count_futile(context, &err);
+        bly_fs_count_futile(context, &err);
         return 0;
     }
-    return send_first(helper, call);
+    return bly_fs_send_first(helper, call);
 }
 
 static void fail_one(struct bly_fs_call *call, int r)
@@ -665,10 +623,10 @@ static void fail_one(struct bly_fs_call *call, int r)
 
     (void)bly_fail(&err, BLY_ERR_LIMIT, -r, "cannot ask the sandboxed helper: %s",
                    bly_errno_text(-r));
-    finish_with(call, &err);
+    bly_fs_fail_sandboxed(call, &err);
 }
 
-static void pump(struct bly_fs_context *context)
+void bly_fs_pump(struct bly_fs_context *context)
 {
     struct bly_fs_call *call;
 
@@ -676,30 +634,30 @@ static void pump(struct bly_fs_context *context)
         return;
     context->pumping = true;
     while ((call = TAILQ_FIRST(&context->waiting)) != NULL && call->state == BLY_CALL_WAITING) {
-        int r = WAIT;
+        int r = BLY_FS_WAIT;
 
         if (context->helper == NULL)
-            want_helper(context);
+            bly_fs_want_helper(context);
         else
             r = offer(context->helper, call);
-        if (r == WAIT)
+        if (r == BLY_FS_WAIT)
             break;
         if (r == -EPIPE || r == -ECONNRESET || r == -ENOTCONN)
-            on_lost(context->helper);
+            bly_fs_on_lost(context->helper);
         else if (r < 0)
             fail_one(call, r);
     }
     if (TAILQ_EMPTY(&context->waiting))
-        set_starved(context, false);
+        bly_fs_set_starved(context, false);
     context->pumping = false;
 }
 
 static void on_writable(void *arg)
 {
-    struct helper *helper = arg;
+    struct bly_fs_helper *helper = arg;
 
     helper->blocked = false;
-    pump(helper->context);
+    bly_fs_pump(helper->context);
 }
 
 /* The most data an answer may bring, or the text of an error. */
@@ -751,11 +709,11 @@ static void on_prepared(uv_work_t *work, int status)
     if (status == UV_ECANCELED || atomic_load(&call->cancelled))
         bly_fs_set_cancelled(call);
     if (call->reply.err.kind != BLY_ERR_NONE) {
-        finish(call);
+        bly_fs_finish_sandboxed(call);
         return;
     }
     call->state = BLY_CALL_WAITING;
-    pump(call->context);
+    bly_fs_pump(call->context);
 }
 
 int bly_fs_run_sandboxed(struct bly_fs_call *call)
@@ -789,7 +747,7 @@ int bly_fs_run_sandboxed(struct bly_fs_call *call)
     if (r < 0)
         finish_soon(call);
     else
-        pump(context);
+        bly_fs_pump(context);
     return 0;
 }
 
@@ -850,8 +808,8 @@ static void on_complete(uv_work_t *work, int status)
         bly_closep(&call->reply.fd);
     /* A helper that passes what it must not is not asked again. */
     if (call->malformed && call->context->helper != NULL && call->context->helper->ready)
-        break_off(call->context->helper);
-    finish(call);
+        bly_fs_break_off(call->context->helper);
+    bly_fs_finish_sandboxed(call);
 }
 
 static int complete_on_pool(struct bly_fs_call *call)
@@ -929,7 +887,7 @@ static size_t find_glob(const struct bly_policy *policy, const char *pattern)
  * The helper counts the rules and globs of its plan, which knows more than the client wrote: finds
  * the same one in the client's policy. -EBADMSG for one that is not there.
  */
-static int take_denial(const struct helper *helper, const struct bly_hwire_reply *in,
+static int take_denial(const struct bly_fs_helper *helper, const struct bly_hwire_reply *in,
                        struct bly_denial *denial)
 {
     const struct bly_policy *planned = bly_plan_policy(helper->plan);
@@ -955,7 +913,7 @@ static int take_denial(const struct helper *helper, const struct bly_hwire_reply
     return 0;
 }
 
-static int take_error(struct bly_fs_call *call, const struct helper *helper,
+static int take_error(struct bly_fs_call *call, const struct bly_fs_helper *helper,
                       const struct bly_hwire_reply *in)
 {
     const struct bly_buf *text = &call->pieces;
@@ -971,7 +929,7 @@ static int take_error(struct bly_fs_call *call, const struct helper *helper,
 
 enum { ON_POOL = 1 }; /* outcome of take_result(): a pool thread completes it */
 
-static int take_result(struct bly_fs_call *call, const struct helper *helper,
+static int take_result(struct bly_fs_call *call, const struct bly_fs_helper *helper,
                        const struct bly_hwire_reply *in, int *fd)
 {
     struct bly_fs_reply *reply = &call->reply;
@@ -1009,7 +967,7 @@ static int take_result(struct bly_fs_call *call, const struct helper *helper,
     return 0;
 }
 
-static void drop_first(struct helper *helper)
+void bly_fs_drop_first(struct bly_fs_helper *helper)
 {
     struct bly_fs_context *context = helper->context;
     uint64_t now = now_of(context);
@@ -1028,38 +986,38 @@ static void drop_first(struct helper *helper)
 }
 
 /* The answer to the first request is complete. */
-static void answer(struct helper *helper, const struct bly_hwire_reply *in, int *fd)
+static void answer(struct bly_fs_helper *helper, const struct bly_hwire_reply *in, int *fd)
 {
     struct bly_fs_context *context = helper->context;
     struct bly_fs_call *call = helper->flights[0].call;
     int r;
 
     if (call == NULL) {
-        drop_first(helper);
-        pump(context);
+        bly_fs_drop_first(helper);
+        bly_fs_pump(context);
         return;
     }
     r = take_result(call, helper, in, fd);
     if (r == -EBADMSG) {
-        break_off(helper);
+        bly_fs_break_off(helper);
         return;
     }
     context->n_futile = 0;
-    drop_first(helper);
+    bly_fs_drop_first(helper);
     if (r == ON_POOL) {
-        pump(context);
+        bly_fs_pump(context);
         return;
     }
     if (r < 0) {
         bly_closep(&call->reply.fd);
         (void)bly_fail_sys(&call->reply.err, -r, "out of memory");
     }
-    finish(call);
+    bly_fs_finish_sandboxed(call);
 }
 
-static void on_packet(void *arg, const void *packet, size_t len, int received)
+void bly_fs_on_packet(void *arg, const void *packet, size_t len, int received)
 {
-    struct helper *helper = arg;
+    struct bly_fs_helper *helper = arg;
     struct bly_hwire_reply in;
     bly_autofd int fd = received;
     struct bly_fs_call *call;
@@ -1067,7 +1025,7 @@ static void on_packet(void *arg, const void *packet, size_t len, int received)
 
     if (bly_hwire_unpack_reply(packet, len, fd >= 0, &in, &data) < 0 || helper->n_flights == 0 ||
         in.seq != helper->flights[0].seq) {
-        break_off(helper);
+        bly_fs_break_off(helper);
         return;
     }
     call = helper->flights[0].call;
@@ -1076,7 +1034,7 @@ static void on_packet(void *arg, const void *packet, size_t len, int received)
         if (in.kind != BLY_ERR_NONE)
             call->pieces.len = 0;
         if (bly_buf_add(&call->pieces, data, in.data_len) < 0) {
-            break_off(helper);
+            bly_fs_break_off(helper);
             return;
         }
     }
@@ -1086,7 +1044,7 @@ static void on_packet(void *arg, const void *packet, size_t len, int received)
 
 /* ---- cancelling ---- */
 
-static void orphan(struct helper *helper, const struct bly_fs_call *call)
+void bly_fs_orphan(struct bly_fs_helper *helper, const struct bly_fs_call *call)
 {
     for (size_t i = 0; i < helper->n_flights; i++) {
         if (helper->flights[i].call != call)
@@ -1104,7 +1062,7 @@ static void orphan(struct helper *helper, const struct bly_fs_call *call)
 void bly_fs_cancel_sandboxed(struct bly_fs_call *call)
 {
     if (call->state == BLY_CALL_SENT)
-        orphan(call->context->helper, call);
+        bly_fs_orphan(call->context->helper, call);
     bly_fs_set_cancelled(call);
     finish_soon(call);
 }
