@@ -2,7 +2,8 @@
 
 /*
  * The parts of struct bly_fs: calls (fs.c), the pool threads (direct.c), contexts with their queues
- * (sandboxed.c). Loop thread only, except where it says pool thread.
+ * and helpers (sandboxed.c and what it shares in sandboxed_internal.h). Loop thread only, except
+ * where it says pool thread.
  */
 #include <stdatomic.h>
 #include <sys/queue.h>
@@ -86,11 +87,13 @@ int bly_fs_run_direct(struct bly_fs_call *call);
 int bly_fs_run_sandboxed(struct bly_fs_call *call);
 void bly_fs_cancel_sandboxed(struct bly_fs_call *call);
 
-/* Ends every helper and job. */
-void bly_fs_close_contexts(struct bly_fs *fs);
-
 /* Frees contexts nobody needs; false while there are others. */
 bool bly_fs_sweep_contexts(struct bly_fs *fs);
+
+/* ---- sandboxed_helpers.c ---- */
+
+/* Ends every helper and job. */
+void bly_fs_close_contexts(struct bly_fs *fs);
 
 /* Another try for contexts that wait for a helper's place. */
 void bly_fs_feed_starved(struct bly_fs *fs);

@@ -1,13 +1,21 @@
 #pragma once
 
 /*
- * What the files of sandboxed requests share. Loop thread only, but for what a file says is run by
- * a pool thread: that sees nothing but its call.
+ * What the files of sandboxed requests share. Loop thread only; the few functions that a pool
+ * thread runs say so, and see nothing but their call.
  *
- *   bly_fs ─ context ─ call           a context owns its policy's reference; a call belongs to
- * fs.c, │        :            the context only has it in its queue ├ planner's job       of the
- * helper in use, until there is a plan └ helper ─ flight     a helper owns plan, watch and process;
- * one that is ending outlives its place in the context, which waits for it
+ *   bly_fs ─ context ─ call        a call belongs to fs.c; the context has it in its queue, or
+ *               │                  its helper has it as a flight, or a pool thread
+ *               ├ planner's job    for the helper that is being made, until there is a plan
+ *               └ helper           owns plan, watch and process; one that is ending is not the
+ *                                  context's any more, but the context is there until it is gone
+ *
+ * sandboxed.c: contexts and their queues; a call is made ready, offered, ended, cancelled.
+ *
+ * sandboxed_helpers.c: helpers from the plan to their end, with places, flights and deadlines.
+ * Nobody else changes anything in a helper.
+ *
+ * sandboxed_answers.c: what is believed of an answer, and what the call gets of it.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -79,10 +87,12 @@ void bly_fs_fail_sandboxed(struct bly_fs_call *call, const struct bly_err *err);
 /* The same for everybody who waits for a helper that there will not be. */
 void bly_fs_fail_waiting(struct bly_fs_context *context, const struct bly_err *err);
 
+/* ---- sandboxed_helpers.c ---- */
+
 /* Makes sure that a helper is on its way, or that the context gets the next place there is. */
 void bly_fs_want_helper(struct bly_fs_context *context);
 
-/* Notes whether the context waits for a helper's place; so long it is tried again (fs.c). */
+/* Notes whether the context waits for a helper's place; while one does, fs.c has it tried again. */
 void bly_fs_set_starved(struct bly_fs_context *context, bool starved);
 
 /*
@@ -94,7 +104,7 @@ int bly_fs_send_first(struct bly_fs_helper *helper, struct bly_fs_call *call);
 /* The first flight is answered. */
 void bly_fs_drop_first(struct bly_fs_helper *helper);
 
-/* The call is not interested any more: its flight, if it has one, is given a second. */
+/* Nobody waits for the call any more: its flight may take another second, and is then dropped. */
 void bly_fs_orphan(struct bly_fs_helper *helper, const struct bly_fs_call *call);
 
 /* Ends a helper without flights. The context goes on without it; its memory is freed later. */
@@ -107,8 +117,10 @@ void bly_fs_end_helper(struct bly_fs_helper *helper);
 void bly_fs_on_lost(void *arg);
 void bly_fs_break_off(struct bly_fs_helper *helper);
 
-/* A helper was of no use: after too many in a row, fails what waits with `err`. */
+/* A helper was of no use: after too many in a row, what waits fails with `err`. */
 void bly_fs_count_futile(struct bly_fs_context *context, const struct bly_err *err);
+
+/* ---- sandboxed_answers.c ---- */
 
 /* `packet` of struct bly_warm_ops, for a helper. */
 void bly_fs_on_packet(void *arg, const void *packet, size_t len, int received);

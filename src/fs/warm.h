@@ -1,8 +1,9 @@
 #pragma once
 
 /*
- * One warm helper: the process, its socket, its timer. What to ask it, and what its answers mean,
- * is the business of sandboxed.c. Loop thread only.
+ * One warm helper: the process, its socket, its timer. When it is made, what it is asked and how
+ * long it may take is the business of sandboxed_helpers.c, what its answers mean that of
+ * sandboxed_answers.c. Loop thread only.
  */
 #include <stddef.h>
 #include <stdint.h>
