@@ -14,7 +14,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 
-from bailey import BAILEY, Skip, checked, landlock_abi  # noqa: E402
+from bailey import BAILEY, Skip, checked, landlock_abi, without_first_rung  # noqa: E402
 from bailey import run as run_cases  # noqa: E402
 from yard import Yard, entry, profile  # noqa: E402
 
@@ -373,19 +373,23 @@ def terminal_on_rung2(yard):
 
 
 def checks():
+    missing = without_first_rung()
     for check in statuses, confinement, explain, rungs, life, terminal:
+        if missing:
+            yield check.__name__, lambda: skip(missing)
+            continue
         with Yard() as yard:
             yield from checked(check(prepare(yard)))
     for check in programs_on_rung2, life_on_rung2, terminal_on_rung2:
         if landlock_abi() < 6:
-            yield check.__name__, too_old
+            yield check.__name__, lambda: skip("programs on the second rung take Landlock's ABI 6")
             continue
         with Yard() as yard:
             yield from checked(check(prepare(yard)))
 
 
-def too_old():
-    raise Skip("programs on the second rung take Landlock's ABI 6")
+def skip(reason):
+    raise Skip(reason)
 
 
 run_cases(checks(), jobs=1, only=sys.argv[3:])

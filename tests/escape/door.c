@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -437,7 +438,7 @@ static void keep_reachable(const char *variable)
     (void)setenv(variable, by_descriptor, 1);
 }
 
-void door_become_user(void)
+static void become_user(void)
 {
     if (!getenv("BLY_AS_USER") || geteuid() != 0)
         return;
@@ -448,4 +449,36 @@ void door_become_user(void)
         perror("cannot become an ordinary user");
         exit(99);
     }
+}
+
+/* What `bailey doctor` has to say: 0 when everything can be enforced. */
+static int ask_doctor(void)
+{
+    int status = -1;
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        (void)!freopen("/dev/null", "w", stdout);
+        (void)execl(getenv("BAILEY"), "bailey", "doctor", NULL);
+        _exit(127);
+    }
+    if (pid < 0 || waitpid(pid, &status, 0) < 0)
+        return -1;
+    return status;
+}
+
+static void need_walls(void)
+{
+    const char *must = getenv("BLY_MUST_RUN");
+
+    if (getenv("BLY_MAY_REFUSE_WALLS") || getenv("BLY_SERVER_OPTION") || ask_doctor() == 0)
+        return;
+    fprintf(stderr, "not every wall can be built here as uid %u: see bailey doctor\n", getuid());
+    exit(must && strcmp(must, "1") == 0 ? 1 : 77);
+}
+
+void door_begin(void)
+{
+    become_user();
+    need_walls();
 }

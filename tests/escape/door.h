@@ -60,7 +60,9 @@ extern const struct door door_local, door_remote;
 void door_main(int argc, char **argv);
 
 /*
- * With BLY_AS_USER set in the environment, root becomes user and group 65534 for good, and $BAILEY
- * and $ATTACKER still name programs that can be run. Before anything else is done.
+ * Before anything else is done. With BLY_AS_USER set in the environment, root becomes user and
+ * group 65534 for good, and $BAILEY and $ATTACKER still name programs that can be run. Ends the
+ * program, skipped, where not every wall can be built; a test about such machines says so in its
+ * environment (BLY_MAY_REFUSE_WALLS, BLY_SERVER_OPTION).
  */
-void door_become_user(void);
+void door_begin(void);

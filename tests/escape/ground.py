@@ -18,7 +18,7 @@ import threading
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 
 import bailey  # noqa: E402
-from bailey import PATIENCE_S, RpcError, Server, expect, until  # noqa: E402
+from bailey import PATIENCE_S, RpcError, Server, Skip, expect, run, until  # noqa: E402
 
 NOBODY = 65534
 SECRET = b"the-secret-of-the-keep"
@@ -44,6 +44,18 @@ def become_user():
     os.setresgid(NOBODY, NOBODY, NOBODY)
     os.setresuid(NOBODY, NOBODY, NOBODY)
     libc.prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE: /proc/self stays ours
+
+
+def begin():
+    """Becomes who it shall be; skips where there are no walls."""
+    become_user()
+    missing = bailey.without_first_rung()
+
+    def skip():
+        raise Skip(missing)
+
+    if missing:
+        run([("walls", skip)], only=())
 
 
 def b64(data):

@@ -11,7 +11,7 @@ import socket
 import stat
 from urllib.parse import unquote_to_bytes
 
-from ground import (DENIED, FAILED, NOT_FOUND, SECRET, Door, Ground, b64, become_user, context, entry, exchange,
+from ground import (DENIED, FAILED, NOT_FOUND, SECRET, Door, Ground, b64, begin, context, entry, exchange,
                     expect, meanwhile, special, through_doors, until, uri)
 from bailey import run, state_of  # noqa: E402
 
@@ -515,7 +515,7 @@ def nothing_is_left():
         expect(grown < 320 * MIB, f"the server has grown by {grown >> 20} MiB")
 
 
-become_user()
+begin()
 run([(name, through_doors(check)) for name, check in (
     ("FIFOs and sockets are no files", fifos_and_sockets),
     ("nor are pipes that are fed without an end", fed_pipes),

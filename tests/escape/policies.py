@@ -11,7 +11,7 @@ import json
 import os
 import threading
 
-from ground import (DENIED, INVALID_PARAMS, NOT_FOUND, SECRET, Door, Ground, b64, become_user, context, entry,
+from ground import (DENIED, INVALID_PARAMS, NOT_FOUND, SECRET, Door, Ground, b64, begin, context, entry,
                     exchange, expect, glob, run_program, special, uri)
 from bailey import TEXT, RpcError, frame, run  # noqa: E402
 
@@ -511,7 +511,7 @@ def patterns_and_what_comes_later():
         ground.expect_unharmed()
 
 
-become_user()
+begin()
 run([
     ("a broken sandbox is never no sandbox", broken_sandboxes),
     ("both languages at once", both_languages),

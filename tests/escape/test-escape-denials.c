@@ -157,7 +157,7 @@ int main(void)
 {
     static struct CMUnitTest tests[BLY_LEN(cases)];
 
-    door_become_user();
+    door_begin();
     ROWS_AS_TESTS(tests, cases, explains);
     return _cmocka_run_group_tests("escape-denials", tests, BLY_LEN(tests), open_all, close_all);
 }

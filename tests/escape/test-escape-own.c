@@ -369,7 +369,7 @@ int main(void)
     static struct CMUnitTest tests[BLY_LEN(trials) + BLY_LEN(others)];
     size_t n = 0;
 
-    door_become_user();
+    door_begin();
     for (size_t i = 0; i < BLY_LEN(trials); i++) {
         const enum role role = (enum role)(i / BLY_LEN(walls) / BLY_LEN(entries));
         const struct entry *entry = &entries[i / BLY_LEN(walls) % BLY_LEN(entries)];

@@ -625,7 +625,7 @@ int main(void)
     static struct CMUnitTest tests[BLY_LEN(trials)];
     size_t n = 0;
 
-    door_become_user();
+    door_begin();
     for (size_t i = 0; i < BLY_LEN(rows); i++) {
         for (size_t j = 0; j < BLY_LEN(walls); j++) {
             if ((rows[i].flags & READS) && walls[j].wall == FULL_READ)

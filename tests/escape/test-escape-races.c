@@ -442,7 +442,7 @@ int main(int argc, char **argv)
     size_t n = 0;
 
     door_main(argc, argv);
-    door_become_user();
+    door_begin();
     door = argc > 1 && strcmp(argv[1], "local") == 0 ? door_local : door_remote;
     for (size_t i = 0; i < BLY_LEN(trials); i++) {
         struct trial *trial = &trials[n];

@@ -475,7 +475,7 @@ int main(void)
     static struct CMUnitTest tests[BLY_LEN(endings) + BLY_LEN(root_cases)];
     size_t n = 0;
 
-    door_become_user();
+    door_begin();
     ADD_ROWS(tests, n, endings, leave_no_trace);
     for (size_t i = 0; i < BLY_LEN(root_cases); i++)
         tests[n++] = (struct CMUnitTest){.name = root_cases[i].name,

@@ -391,6 +391,13 @@ def landlock_abi():
     return json.loads(said.stdout)["landlock"]
 
 
+def without_first_rung(*under):
+    """Why a program gets no wall of the first rung here, or None; `under`: words in front of the command."""
+    said = subprocess.run([*under, BAILEY, "doctor", "--json"], capture_output=True, text=True, check=False)
+    told = next(p for p in json.loads(said.stdout)["policies"] if p["id"] == "programs-write")
+    return None if told["rung"] == 1 else told.get("refusal", f"rung {told['rung']}")
+
+
 def start_fails(*options):
     """A server that is not expected to start, when it has ended."""
     return subprocess.run([BAILEY, "exec-server", *options], stdin=subprocess.DEVNULL, capture_output=True, text=True,
