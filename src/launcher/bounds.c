@@ -110,7 +110,10 @@ void bly_bounding_describe(const struct bly_bounding *bounding, struct bly_featu
 {
     struct bly_err err = {0};
     enum bly_bound bound;
-    int r = bly_bounding_choose(bounding, CLONE_NEWUSER, &bound, &err);
+    /* A user namespace may be had where no wall can be built with it: Ubuntu's AppArmor does that.
+     */
+    uint64_t clone_flags = features->works[BLY_WALL_PROCESS_ONLINE] ? CLONE_NEWUSER : 0;
+    int r = bly_bounding_choose(bounding, clone_flags, &bound, &err);
 
     features->bound = (uint8_t)(r < 0 ? BLY_BOUND_REFUSED : bound);
     (void)snprintf(features->why_no_cgroup, sizeof(features->why_no_cgroup), "%s", bounding->why);

@@ -43,5 +43,5 @@ void bly_bounding_deinit(struct bly_bounding *bounding);
 int bly_bounding_choose(const struct bly_bounding *bounding, uint64_t clone_flags,
                         enum bly_bound *ret_bound, struct bly_err *err);
 
-/* What ordinary walls get. */
+/* What ordinary walls get, among the `features` that have been probed. */
 void bly_bounding_describe(const struct bly_bounding *bounding, struct bly_features *features);

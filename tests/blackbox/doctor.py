@@ -67,6 +67,8 @@ def cases(yard, who, user):
         yield f"{title}: the rungs", [p["rung"] for p in told["policies"]] == rungs_here(rungs), told["policies"]
         yield f"{title}: a refusal has a reason", all(
             ("refusal" in p) == (p["rung"] == 3) for p in told["policies"]), told["policies"]
+        yield f"{title}: no namespace bounds programs that have no wall of namespaces", (
+            "wall-programs-online" not in found or "RLIMIT_NPROC" not in checks["bounds"]["value"]), checks["bounds"]
         yield f"{title}: what is missing costs something", all(
             "cost" in checks[name] or name.startswith("wall-") for name in found), found
         people = run(yard, missing, *options, user=user)

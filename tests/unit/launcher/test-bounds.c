@@ -57,7 +57,8 @@ static void check_choice(void **state)
                                     .by_namespace = c->by_namespace,
                                     .cgroup = {.fd = c->cgroup_fd},
                                     .why = "there is no cgroup v2"};
-    struct bly_features features = {0};
+    struct bly_features features = {
+        .works = {[BLY_WALL_PROCESS_ONLINE] = c->clone_flags == CLONE_NEWUSER}};
     struct bly_err err = {0};
     enum bly_bound bound;
     int r = bly_bounding_choose(&bounding, c->clone_flags, &bound, &err);
@@ -70,8 +71,6 @@ static void check_choice(void **state)
         assert_int_equal(r, 0);
         assert_int_equal(bound, c->bound);
     }
-    if (c->clone_flags != CLONE_NEWUSER)
-        return;
     bly_bounding_describe(&bounding, &features);
     assert_int_equal(features.bound, c->bound == REFUSED ? BLY_BOUND_REFUSED : c->bound);
     assert_string_equal(features.why_no_cgroup, "there is no cgroup v2");
