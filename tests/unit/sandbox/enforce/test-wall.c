@@ -7,7 +7,6 @@
 
 #include <dirent.h>
 #include <sched.h>
-#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
@@ -17,8 +16,7 @@
 enum {
     H = BLY_FOR_HELPER,
     P = BLY_FOR_PROCESS,
-    DENIED = 250, /* EACCES, EPERM or EROFS */
-    NOBODY = 65534,
+    DENIED = 250,  /* EACCES, EPERM or EROFS */
     ROOT_ONLY = 1, /* the twin needs root */
     NO_TWIN = 2,   /* a control, or a look that only makes sense inside */
 };
@@ -443,37 +441,14 @@ static void check_as(uid_t uid, const struct wall_case *c)
     yard_remove();
 }
 
-/* Asked without anything of ours in between: a wall that fails where there are namespaces fails. */
-static int ask_for_namespaces(const void *arg)
-{
-    (void)arg;
-    return unshare(CLONE_NEWUSER) < 0 || have_own_mounts() < 0 ? errno : 0;
-}
-
-static int refused = -1; /* what an ordinary user is told who wants namespaces; -1: not asked yet */
-
-static bool ordinary_user_may_try(void)
-{
-    if (refused < 0) {
-        refused = yard_run_as(NOBODY, ask_for_namespaces, NULL);
-        yard_remove();
-    }
-    return refused == 0;
-}
-
 static void check_case(void **state)
 {
     check_as(getuid(), *state);
-    if (getuid() == 0 && ordinary_user_may_try())
-        check_as(NOBODY, *state);
+    if (getuid() == 0 && yard_user_may_try())
+        check_as(YARD_NOBODY, *state);
 }
 
 /* ---- the disk changes between plan and wall ---- */
-
-static int nothing(void)
-{
-    return 0;
-}
 
 static void exchanged_root_is_refused(void **state)
 {
@@ -483,13 +458,13 @@ static void exchanged_root_is_refused(void **state)
     yard_make();
     plan = yard_plan(FULL, BLY_FOR_HELPER);
     assert_non_null(plan);
-    assert_int_equal(yard_run(plan, BLY_FOR_HELPER, nothing), 0);
+    assert_int_equal(yard_run(plan, BLY_FOR_HELPER, yard_nothing), 0);
     assert_int_equal(rename_in_yard("w", "w2"), 0);
     assert_int_equal(symlink("out", yard_path("w")), 0);
-    assert_int_equal(yard_run(plan, BLY_FOR_HELPER, nothing), YARD_NO_WALL);
+    assert_int_equal(yard_run(plan, BLY_FOR_HELPER, yard_nothing), YARD_NO_WALL);
     assert_int_equal(unlink(yard_path("w")), 0);
     assert_int_equal(mkdir(yard_path("w"), 0755), 0);
-    assert_int_equal(yard_run(plan, BLY_FOR_HELPER, nothing), YARD_NO_WALL);
+    assert_int_equal(yard_run(plan, BLY_FOR_HELPER, yard_nothing), YARD_NO_WALL);
     assert_non_null(strstr(yard_error, "replaced by something else"));
     assert_int_equal(bly_plan_fits(plan, &bly_probe_disk), BLY_PLAN_STALE);
     bly_plan_free(plan);
@@ -506,7 +481,7 @@ static void exchanged_ancestor_is_refused(void **state)
     assert_non_null(plan);
     assert_int_equal(rename_in_yard("w/a", "w/z"), 0);
     assert_int_equal(symlink("z", yard_path("w/a")), 0);
-    assert_int_equal(yard_run(plan, BLY_FOR_HELPER, nothing), YARD_NO_WALL);
+    assert_int_equal(yard_run(plan, BLY_FOR_HELPER, yard_nothing), YARD_NO_WALL);
     bly_plan_free(plan);
     yard_remove();
 }
@@ -570,7 +545,7 @@ static int read_only_mount(void)
     if (have_own_mounts() < 0 || mount("none", yard_path("w"), "tmpfs", MS_RDONLY, NULL) < 0)
         return YARD_STUCK;
     plan = yard_plan(FULL, BLY_FOR_HELPER);
-    r = plan ? yard_run(plan, BLY_FOR_HELPER, nothing) : YARD_NO_PLAN;
+    r = plan ? yard_run(plan, BLY_FOR_HELPER, yard_nothing) : YARD_NO_PLAN;
     bly_plan_free(plan);
     return r;
 }
@@ -659,24 +634,6 @@ static void each_step_of_a_process_is_needed(void **state)
 }
 #endif
 
-static bool can_build_walls(void)
-{
-    bool can;
-
-    yard_make();
-    can = yard_run_policy(FULL, BLY_FOR_HELPER, nothing) == 0;
-    yard_remove();
-    return can;
-}
-
-/* The exit code where the test, or a part of it, cannot run. */
-static int code_of_a_skip(void)
-{
-    const char *must = getenv("BLY_MUST_RUN"); /* NOLINT(concurrency-mt-unsafe) */
-
-    return must && strcmp(must, "1") == 0 ? 1 : 77;
-}
-
 int main(void)
 {
     const struct CMUnitTest others[] = {
@@ -692,20 +649,10 @@ int main(void)
         cmocka_unit_test(second_mounts_are_restricted),
     };
     struct CMUnitTest tests[BLY_LEN(cases) + BLY_LEN(others)] = {0};
-    struct bly_err err = {0};
-    int failed;
+    int r = yard_begin(FULL);
 
-    (void)close_range(3, ~0u, 0); /* whatever the caller left open */
-    yard_error =
-        mmap(NULL, YARD_ERROR_MAX, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (yard_error == MAP_FAILED || bly_wall_prepare(&err) < 0) {
-        fprintf(stderr, "cannot prepare: %s\n", err.text);
-        return 1;
-    }
-    if (!can_build_walls()) {
-        fprintf(stderr, "no walls can be built here: %s\n", yard_error);
-        return code_of_a_skip();
-    }
+    if (r != 0)
+        return r;
     for (size_t i = 0; i < BLY_LEN(cases); i++) {
         union {
             const void *in;
@@ -719,10 +666,5 @@ int main(void)
 #ifdef BLY_FAULTS
     cmocka_set_test_filter("each_step_*"); /* the rest runs in the build without injection */
 #endif
-    failed = cmocka_run_group_tests(tests, NULL, NULL);
-    if (failed || refused <= 0)
-        return failed;
-    fprintf(stderr, "as root alone: uid %d gets no namespaces here: %s\n", NOBODY,
-            strerror(refused));
-    return code_of_a_skip();
+    return yard_end(cmocka_run_group_tests(tests, NULL, NULL));
 }

@@ -20,11 +20,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sched.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -40,6 +42,7 @@
 #include "support/mounts.h"
 
 enum {
+    YARD_NOBODY = 65534, /* an ordinary user */
     YARD_ERROR_MAX = 8192,
     YARD_KILLED = 180,  /* by SIGSYS */
     YARD_NO_PLAN = 200, /* the policy or the plan was refused */
@@ -304,6 +307,72 @@ static inline int yard_run_prepared(uid_t uid, void (*prepare)(void), int (*run)
 static inline int yard_run_as(uid_t uid, int (*run)(const void *arg), const void *arg)
 {
     return yard_run_prepared(uid, NULL, run, arg);
+}
+
+/* ---- the test as a whole ---- */
+
+/* The exit code where the test, or a part of it, cannot run. */
+static inline int yard_code_of_a_skip(void)
+{
+    const char *must = getenv("BLY_MUST_RUN"); /* NOLINT(concurrency-mt-unsafe) */
+
+    return must && strcmp(must, "1") == 0 ? 1 : 77;
+}
+
+static inline int yard_nothing(void)
+{
+    return 0;
+}
+
+/* Before anything else: 0, or the exit code of a test that needs walls of namespaces. */
+static inline int yard_begin(const char *policy)
+{
+    struct bly_err err = {0};
+    int r;
+
+    (void)close_range(3, ~0u, 0); /* whatever the caller left open */
+    yard_error =
+        mmap(NULL, YARD_ERROR_MAX, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (yard_error == MAP_FAILED || bly_wall_prepare(&err) < 0) {
+        fprintf(stderr, "cannot prepare: %s\n", err.text);
+        return 1;
+    }
+    yard_make();
+    r = yard_run_policy(policy, BLY_FOR_HELPER, yard_nothing);
+    yard_remove();
+    if (r == 0)
+        return 0;
+    fprintf(stderr, "no walls can be built here: %s\n", yard_error);
+    return yard_code_of_a_skip();
+}
+
+/* Asked without anything of ours in between: a wall that fails where there are namespaces fails. */
+static inline int yard_ask_for_namespaces(const void *arg)
+{
+    (void)arg;
+    return unshare(CLONE_NEWUSER) < 0 || have_own_mounts() < 0 ? errno : 0;
+}
+
+/* What an ordinary user is told who wants namespaces; -1: not asked yet. */
+static int yard_refused = -1;
+
+static inline bool yard_user_may_try(void)
+{
+    if (yard_refused < 0) {
+        yard_refused = yard_run_as(YARD_NOBODY, yard_ask_for_namespaces, NULL);
+        yard_remove();
+    }
+    return yard_refused == 0;
+}
+
+/* At the end: the exit code of `failed` tests, part of which may not have run. */
+static inline int yard_end(int failed)
+{
+    if (failed || yard_refused <= 0)
+        return failed;
+    fprintf(stderr, "as root alone: uid %d gets no namespaces here: %s\n", YARD_NOBODY,
+            strerror(yard_refused));
+    return yard_code_of_a_skip();
 }
 
 /* ---- attempts that both kinds of wall are tried with ---- */
