@@ -40,7 +40,8 @@ static void normalise_into(const char *path, size_t len, char *out)
         if (size == 2 && path[i] == '.' && path[i + 1] == '.') {
             n = pop_component(out, n);
         } else if (size != 1 || path[i] != '.') {
-            memmove(out + n + 1, path + i, size);
+            if (out + n + 1 != path + i) /* it is there already, mostly */
+                memmove(out + n + 1, path + i, size);
             out[n] = '/';
             n += 1 + size;
         }

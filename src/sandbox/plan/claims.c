@@ -72,7 +72,7 @@ static int find_parents(struct bly_claims *claims, struct bly_err *err)
         return bly_fail_sys(err, ENOMEM, "cannot plan the sandbox");
     for (size_t i = 0; i < claims->n; i++)
         order[i] = &claims->items[i];
-    qsort(order, claims->n, sizeof(*order), compare_nested);
+    bly_list_sort(order, claims->n, sizeof(*order), compare_nested);
     for (size_t i = 0; i < claims->n; i++) {
         struct bly_claim *above = i > 0 ? order[i - 1] : NULL;
 
@@ -87,7 +87,7 @@ int bly_claims_sort(struct bly_claims *claims, struct bly_err *err)
 {
     size_t n = 0;
 
-    qsort(claims->items, claims->n, sizeof(*claims->items), compare_claims);
+    bly_list_sort(claims->items, claims->n, sizeof(*claims->items), compare_claims);
     for (size_t i = 0; i < claims->n; i++) {
         if (n > 0 && strcmp(claims->items[n - 1].path, claims->items[i].path) == 0)
             merge(&claims->items[n - 1], &claims->items[i]);

@@ -321,8 +321,7 @@ static void sort_absents(struct bly_plan *plan)
 {
     size_t n = 0;
 
-    if (plan->n_absents > 0)
-        qsort(plan->absents, plan->n_absents, sizeof(*plan->absents), compare_absents);
+    bly_list_sort(plan->absents, plan->n_absents, sizeof(*plan->absents), compare_absents);
     for (size_t i = 0; i < plan->n_absents; i++) {
         struct bly_absent *absent = &plan->absents[i];
 

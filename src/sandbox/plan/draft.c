@@ -20,6 +20,18 @@ void *bly_list_add(void *array, size_t *n, size_t size)
     return grown;
 }
 
+void bly_list_sort(void *array, size_t n, size_t size, int (*compare)(const void *, const void *))
+{
+    const char *items = array;
+
+    for (size_t i = 1; i < n; i++) {
+        if (compare(items + (i - 1) * size, items + i * size) <= 0)
+            continue;
+        qsort(array, n, size, compare);
+        return;
+    }
+}
+
 int bly_names_add(struct bly_names *names, const char *name)
 {
     char **grown = bly_list_add(names->items, &names->n, sizeof(*names->items));
@@ -51,8 +63,7 @@ void bly_names_keep_topmost(struct bly_names *names)
 {
     size_t n = 0;
 
-    if (names->n > 0)
-        qsort(names->items, names->n, sizeof(*names->items), compare_names);
+    bly_list_sort(names->items, names->n, sizeof(*names->items), compare_names);
     for (size_t i = 0; i < names->n; i++) {
         if (n > 0 && bly_path_is_within(names->items[i], names->items[n - 1]))
             free(names->items[i]);

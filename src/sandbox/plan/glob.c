@@ -40,8 +40,7 @@ static void sort_patterns(struct bly_policy *policy)
 {
     size_t n = 0;
 
-    if (policy->n_deny_globs > 0)
-        qsort(policy->deny_globs, policy->n_deny_globs, sizeof(char *), compare_patterns);
+    bly_list_sort(policy->deny_globs, policy->n_deny_globs, sizeof(char *), compare_patterns);
     for (size_t i = 0; i < policy->n_deny_globs; i++) {
         if (n > 0 && strcmp(policy->deny_globs[n - 1], policy->deny_globs[i]) == 0)
             free(policy->deny_globs[i]);

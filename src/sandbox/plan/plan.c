@@ -52,8 +52,7 @@ static void unique_marks(struct bly_plan *plan)
 {
     size_t n = 0;
 
-    if (plan->n_marks > 0)
-        qsort(plan->marks, plan->n_marks, sizeof(*plan->marks), compare_marks);
+    bly_list_sort(plan->marks, plan->n_marks, sizeof(*plan->marks), compare_marks);
     for (size_t i = 0; i < plan->n_marks; i++) {
         struct bly_mark *mark = &plan->marks[i];
 

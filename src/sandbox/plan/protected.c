@@ -34,28 +34,38 @@ static int take_name(struct bly_draft *draft, const char *path, struct bly_err *
     return 0;
 }
 
+/* Whether any rule is about a protected name: next to none is, so that nobody looks for them. */
+static bool has_rules_for_names(const struct bly_policy *policy)
+{
+    for (size_t i = 0; i < policy->n_rules; i++)
+        if (bly_policy_is_protected_name(bly_path_base(policy->rules[i].path)))
+            return true;
+    return false;
+}
+
 /* 1: the name is missing in `root`; 0: it was taken, or a rule of its own says what it is. */
 static int look_for_name(struct bly_draft *draft, const char *root, const char *name,
-                         struct bly_err *err)
+                         bool may_have_rule, struct bly_err *err)
 {
     bly_autofree char *path = bly_path_join(root, name);
     struct bly_node node = {0};
 
     if (!path)
         return bly_fail_sys(err, ENOMEM, "cannot plan %s", root);
-    if (bly_draft_has_rule(draft->plan->policy, path))
+    if (may_have_rule && bly_draft_has_rule(draft->plan->policy, path))
         return 0;
     if (draft->probe->look(draft->probe->ctx, path, &node) == 0 && node.type == BLY_NODE_ABSENT)
         return 1;
     return take_name(draft, path, err);
 }
 
-static int look_into(struct bly_draft *draft, const char *root, struct bly_err *err)
+static int look_into(struct bly_draft *draft, const char *root, bool may_have_rules,
+                     struct bly_err *err)
 {
     unsigned missing = 0;
 
     for (unsigned i = 0; i < BLY_PROTECTED_NAMES; i++) {
-        int r = look_for_name(draft, root, bly_policy_protected_names[i], err);
+        int r = look_for_name(draft, root, bly_policy_protected_names[i], may_have_rules, err);
 
         if (r < 0)
             return r;
@@ -67,6 +77,7 @@ static int look_into(struct bly_draft *draft, const char *root, struct bly_err *
 int bly_draft_protected(struct bly_draft *draft, struct bly_err *err)
 {
     const struct bly_policy *policy = draft->plan->policy;
+    bool may_have_rules = has_rules_for_names(policy);
 
     for (size_t i = 0; i < policy->n_rules; i++) {
         struct bly_node node = {0};
@@ -78,7 +89,7 @@ int bly_draft_protected(struct bly_draft *draft, struct bly_err *err)
         if (r < 0)
             return bly_fail_sys(err, -r, "cannot look at %s", policy->rules[i].path);
         if (node.type == BLY_NODE_DIR)
-            r = look_into(draft, policy->rules[i].path, err);
+            r = look_into(draft, policy->rules[i].path, may_have_rules, err);
         if (r < 0)
             return r;
     }

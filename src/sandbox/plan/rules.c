@@ -265,7 +265,7 @@ static int settle_rules(struct bly_draft *draft, struct bly_policy *policy, stru
         return bly_fail_sys(err, ENOMEM, "cannot plan the sandbox");
     for (size_t i = 0; i < fates->n; i++)
         order[i] = &fates->items[i];
-    qsort(order, fates->n, sizeof(*order), compare_fates);
+    bly_list_sort(order, fates->n, sizeof(*order), compare_fates);
     for (size_t i = 0; r == 0 && i < fates->n; i++)
         r = settle_rule(draft, policy, order[i], err);
     return r;
