@@ -316,10 +316,32 @@ static void announce(const struct running *running)
     bly_systemd_notify(&running->systemd, "READY=1");
 }
 
+/*
+ * libuv 1.45 to 1.48 (Ubuntu 24.04 has the last) let io_uring take descriptors out of epoll, and
+ * that comes too late for one that is closed at once: where what it stands for lives on in another
+ * process, as a pipe does whose spawner still has it, its hang-up is then reported for whoever got
+ * the number, and a connection ended that was alive (libuv issue 4323, mended in 1.49). This is how
+ * io_uring is switched off; libuv looks once, and no program is to find it in its environment.
+ */
+static int init_loop(uv_loop_t *loop)
+{
+    static const char name[] = "UV_USE_IO_URING";
+    bool affected = uv_version() >= 0x012d00 && uv_version() < 0x013100;
+    bool is_ours = affected && !getenv(name); /* NOLINT(concurrency-mt-unsafe): no threads yet */
+    int r;
+
+    if (is_ours && setenv(name, "0", 1) < 0)
+        return UV_ENOMEM;
+    r = uv_loop_init(loop);
+    if (is_ours)
+        (void)unsetenv(name);
+    return r;
+}
+
 static int serve(struct running *running)
 {
     struct bly_err err;
-    int r = uv_loop_init(&running->loop);
+    int r = init_loop(&running->loop);
 
     bly_err_clear(&err);
     r = r < 0 ? bly_fail_sys(&err, -r, "cannot make an event loop") : start(running, &err);

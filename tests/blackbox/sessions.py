@@ -2,6 +2,7 @@
 """Sessions that outlive their connections: sessions.py PATH-TO-BAILEY [CASE...]"""
 
 import base64
+import ctypes
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import time
 SUPPORT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support")
 sys.path.insert(0, SUPPORT)
 
-from bailey import Failure, RpcError, Server, expect, run, until  # noqa: E402
+from bailey import Failure, RpcError, Server, Skip, expect, run, until  # noqa: E402
 
 
 def seqs(answer):
@@ -279,6 +280,50 @@ def lost_answers():
         back.close()
 
 
+def duplicate(pid, fd):
+    """A descriptor of ours for what `fd` is in that process."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    pidfd = os.pidfd_open(pid)
+    try:
+        ours = libc.syscall(438, pidfd, fd, 0)  # pidfd_getfd
+    finally:
+        os.close(pidfd)
+    if ours < 0:
+        raise Skip(f"the server's descriptors cannot be had: {os.strerror(ctypes.get_errno())}")
+    return ours
+
+
+def descriptors_of(pid, kind):
+    names = f"/proc/{pid}/fd"
+    try:
+        return {int(fd) for fd in os.listdir(names) if os.readlink(f"{names}/{fd}").startswith(kind)}
+    except PermissionError as error:
+        raise Skip(f"the server's descriptors cannot be seen: {error}") from error
+
+
+def numbers_are_used_again():
+    """
+    What the server has closed may live on, as a pipe does while its spawner still has it. Connections get the same
+    numbers then, and nothing of what happens to the old owners.
+    """
+    with Server() as server, server.client() as client:
+        before = descriptors_of(server.pid, "pipe:")
+        client.start("p", ["/bin/sleep", "1000"])
+        pipes = descriptors_of(server.pid, "pipe:") - before
+        kept = [duplicate(server.pid, fd) for fd in pipes]
+        client.call("process/terminate", {"processId": "p"})
+        until(lambda: not pipes & descriptors_of(server.pid, "pipe:"), "the server to close the pipes")
+        others = [server.client() for _ in range(8)]
+        expect(pipes & descriptors_of(server.pid, "socket:"), "their numbers are used again")
+        for _ in range(20):
+            for other in others:
+                other.call("environment/info", {})
+        for other in others:
+            other.sock.close()
+        for fd in kept:
+            os.close(fd)
+
+
 run([
     ("a resumed session has all output, in order, once", replay),
     ("breaks in the middle of a flood lose nothing", replay_under_load),
@@ -291,4 +336,5 @@ run([
     ("and so do their descriptors", descriptors_of_handles_are_closed),
     ("a session is found by its whole id only", session_of_another),
     ("what lost its answer has happened, once", lost_answers),
+    ("a number of a descriptor that is used again", numbers_are_used_again),
 ])
