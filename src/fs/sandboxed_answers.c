@@ -176,10 +176,12 @@ static int take_denial(const struct bly_fs_helper *helper, const struct bly_hwir
         return -EBADMSG;
     index = is_glob ? find_glob(asked, planned->deny_globs[index])
                     : bly_policy_find(asked, planned->rules[index].path);
-    if (index < (is_glob ? asked->n_deny_globs : asked->n_rules))
+    if (index < (is_glob ? asked->n_deny_globs : asked->n_rules)) {
         denial->index = (uint32_t)index;
-    else
-        denial->by = BLY_BY_DERIVED, denial->name = 0;
+    } else {
+        denial->by = BLY_BY_DERIVED;
+        denial->name = 0;
+    }
     return 0;
 }
 

@@ -5,6 +5,7 @@
 #include "base/cleanup.h"
 #include "base/err.h"
 #include "base/path.h"
+#include "base/sort.h"
 #include "sandbox/policy/rules.h"
 
 const struct bly_claim bly_claim_nothing = {.special = BLY_NO_STEP, .kind = BLY_NO_STEP};
@@ -72,7 +73,7 @@ static int find_parents(struct bly_claims *claims, struct bly_err *err)
         return bly_fail_sys(err, ENOMEM, "cannot plan the sandbox");
     for (size_t i = 0; i < claims->n; i++)
         order[i] = &claims->items[i];
-    bly_list_sort(order, claims->n, sizeof(*order), compare_nested);
+    bly_sort(order, claims->n, sizeof(*order), compare_nested);
     for (size_t i = 0; i < claims->n; i++) {
         struct bly_claim *above = i > 0 ? order[i - 1] : NULL;
 
@@ -87,7 +88,7 @@ int bly_claims_sort(struct bly_claims *claims, struct bly_err *err)
 {
     size_t n = 0;
 
-    bly_list_sort(claims->items, claims->n, sizeof(*claims->items), compare_claims);
+    bly_sort(claims->items, claims->n, sizeof(*claims->items), compare_claims);
     for (size_t i = 0; i < claims->n; i++) {
         if (n > 0 && strcmp(claims->items[n - 1].path, claims->items[i].path) == 0)
             merge(&claims->items[n - 1], &claims->items[i]);

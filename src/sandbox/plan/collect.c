@@ -10,6 +10,7 @@
 #include "base/cleanup.h"
 #include "base/err.h"
 #include "base/path.h"
+#include "base/sort.h"
 
 static bool is_skippable(const struct bly_rule *rule)
 {
@@ -321,7 +322,7 @@ static void sort_absents(struct bly_plan *plan)
 {
     size_t n = 0;
 
-    bly_list_sort(plan->absents, plan->n_absents, sizeof(*plan->absents), compare_absents);
+    bly_sort(plan->absents, plan->n_absents, sizeof(*plan->absents), compare_absents);
     for (size_t i = 0; i < plan->n_absents; i++) {
         struct bly_absent *absent = &plan->absents[i];
 

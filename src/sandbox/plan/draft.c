@@ -5,6 +5,7 @@
 #include "base/cleanup.h"
 #include "base/err.h"
 #include "base/path.h"
+#include "base/sort.h"
 
 void *bly_list_add(void *array, size_t *n, size_t size)
 {
@@ -18,18 +19,6 @@ void *bly_list_add(void *array, size_t *n, size_t size)
     memset(grown + *n * size, 0, size);
     (*n)++;
     return grown;
-}
-
-void bly_list_sort(void *array, size_t n, size_t size, int (*compare)(const void *, const void *))
-{
-    const char *items = array;
-
-    for (size_t i = 1; i < n; i++) {
-        if (compare(items + (i - 1) * size, items + i * size) <= 0)
-            continue;
-        qsort(array, n, size, compare);
-        return;
-    }
 }
 
 int bly_names_add(struct bly_names *names, const char *name)
@@ -63,7 +52,7 @@ void bly_names_keep_topmost(struct bly_names *names)
 {
     size_t n = 0;
 
-    bly_list_sort(names->items, names->n, sizeof(*names->items), compare_names);
+    bly_sort(names->items, names->n, sizeof(*names->items), compare_names);
     for (size_t i = 0; i < names->n; i++) {
         if (n > 0 && bly_path_is_within(names->items[i], names->items[n - 1]))
             free(names->items[i]);

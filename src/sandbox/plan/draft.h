@@ -25,8 +25,6 @@ bool bly_names_hold(const struct bly_names *names, const char *path); /* at or b
 /* Grows an array by one zeroed element and returns it; NULL: out of memory, and it is as it was.
  * For arrays that began as NULL and never grew in another way. */
 void *bly_list_add(void *array, size_t *n, size_t size);
-/* qsort(3), which is slow where the order is right already: what comes from rules is in theirs. */
-void bly_list_sort(void *array, size_t n, size_t size, int (*compare)(const void *, const void *));
 
 /*
  * What has been looked at: each name once for a plan, however many rules lie below it, so that a

@@ -49,14 +49,6 @@ static const char *access_word(enum bly_access access)
     return words[access];
 }
 
-static bool is_platform_default(const char *path)
-{
-    for (size_t i = 0; bly_policy_platform_defaults[i] != NULL; i++)
-        if (bly_path_is_within(path, bly_policy_platform_defaults[i]))
-            return true;
-    return false;
-}
-
 /* As it is written, or else as a directory that folds case compares names. */
 static const char *glob_for(const struct bly_policy *policy, const char *path)
 {
@@ -109,7 +101,7 @@ static void explain_step(struct explainer *e, const struct bly_step *step)
         (void)bly_buf_printf(e->why, "pattern: deny %s", glob);
     else if (explain_rule(e, step->path))
         return;
-    else if (step->kind == BLY_STEP_READ && is_platform_default(step->path))
+    else if (step->kind == BLY_STEP_READ && bly_policy_is_platform_default(step->path))
         (void)bly_buf_add_str(e->why, "platform default");
     else
         (void)bly_buf_add_str(e->why, purposes[step->kind]);

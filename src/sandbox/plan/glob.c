@@ -15,6 +15,7 @@
 #include "base/path.h"
 #include "sandbox/plan/kept.h"
 #include "sandbox/policy/glob.h"
+#include "sandbox/policy/rules.h"
 
 enum { GLOB_MAX_MATCHES = 8192, GLOB_MAX_VISITS = 50000 };
 
@@ -28,26 +29,6 @@ static int rebase(char **pattern, const char *base, size_t old_len, struct bly_e
     free(*pattern);
     *pattern = rebased;
     return 0;
-}
-
-static int compare_patterns(const void *a, const void *b)
-{
-    return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-/* A policy keeps its patterns sorted, each once. */
-static void sort_patterns(struct bly_policy *policy)
-{
-    size_t n = 0;
-
-    bly_list_sort(policy->deny_globs, policy->n_deny_globs, sizeof(char *), compare_patterns);
-    for (size_t i = 0; i < policy->n_deny_globs; i++) {
-        if (n > 0 && strcmp(policy->deny_globs[n - 1], policy->deny_globs[i]) == 0)
-            free(policy->deny_globs[i]);
-        else
-            policy->deny_globs[n++] = policy->deny_globs[i];
-    }
-    policy->n_deny_globs = n;
 }
 
 int bly_draft_glob_bases(struct bly_draft *draft, struct bly_err *err)
@@ -73,7 +54,7 @@ int bly_draft_glob_bases(struct bly_draft *draft, struct bly_err *err)
         if (r < 0)
             return r;
     }
-    sort_patterns(policy);
+    bly_policy_sort_globs(policy);
     return 0;
 }
 

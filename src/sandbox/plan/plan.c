@@ -5,6 +5,7 @@
 #include "base/cleanup.h"
 #include "base/err.h"
 #include "base/path.h"
+#include "base/sort.h"
 #include "sandbox/plan/draft.h"
 #include "sandbox/policy/rules.h"
 
@@ -52,7 +53,7 @@ static void unique_marks(struct bly_plan *plan)
 {
     size_t n = 0;
 
-    bly_list_sort(plan->marks, plan->n_marks, sizeof(*plan->marks), compare_marks);
+    bly_sort(plan->marks, plan->n_marks, sizeof(*plan->marks), compare_marks);
     for (size_t i = 0; i < plan->n_marks; i++) {
         struct bly_mark *mark = &plan->marks[i];
 

@@ -10,6 +10,7 @@
 #include "base/cleanup.h"
 #include "base/err.h"
 #include "base/path.h"
+#include "base/sort.h"
 #include "sandbox/policy/rules.h"
 
 /* With names of links and second mounts. */
@@ -113,14 +114,6 @@ enum bly_access bly_draft_parent_access(const struct bly_policy *policy, const c
         policy->rules[at].access != BLY_ACCESS_READ)
         return policy->rules[at].access;
     return bly_policy_decide(&bare, parent);
-}
-
-static bool is_platform_default(const char *path)
-{
-    for (size_t i = 0; bly_policy_platform_defaults[i]; i++)
-        if (bly_path_is_within(path, bly_policy_platform_defaults[i]))
-            return true;
-    return false;
 }
 
 /* One rule of the given policy on its way through. */
@@ -265,7 +258,7 @@ static int settle_rules(struct bly_draft *draft, struct bly_policy *policy, stru
         return bly_fail_sys(err, ENOMEM, "cannot plan the sandbox");
     for (size_t i = 0; i < fates->n; i++)
         order[i] = &fates->items[i];
-    bly_list_sort(order, fates->n, sizeof(*order), compare_fates);
+    bly_sort(order, fates->n, sizeof(*order), compare_fates);
     for (size_t i = 0; r == 0 && i < fates->n; i++)
         r = settle_rule(draft, policy, order[i], err);
     return r;
@@ -286,7 +279,7 @@ static int settle_defaults(struct bly_draft *draft, struct bly_policy *policy, s
             return r;
         if (first == draft->n_crossings || spot.state != BLY_SPOT_FOUND)
             continue;
-        if (is_platform_default(spot.path)) {
+        if (bly_policy_is_platform_default(spot.path)) {
             for (size_t c = first; c < draft->n_crossings; c++)
                 draft->crossings[c].harmless = true;
             continue;

@@ -139,30 +139,6 @@ int bly_policy_builder_deny_glob(struct bly_policy_builder *builder, const char 
     return r;
 }
 
-static int compare_texts(const void *left, const void *right)
-{
-    const char *const *a = left;
-    const char *const *b = right;
-
-    return strcmp(*a, *b);
-}
-
-static void sort_globs(struct bly_policy *policy)
-{
-    char **globs = policy->deny_globs;
-    size_t kept = 0;
-
-    if (policy->n_deny_globs > 0)
-        qsort(globs, policy->n_deny_globs, sizeof(*globs), compare_texts);
-    for (size_t i = 0; i < policy->n_deny_globs; i++) {
-        if (kept > 0 && strcmp(globs[kept - 1], globs[i]) == 0)
-            free(globs[i]);
-        else
-            globs[kept++] = globs[i];
-    }
-    policy->n_deny_globs = kept;
-}
-
 /* ---- compiling ---- */
 
 /* Rules are marked first and removed afterwards: look-ups want the list whole. */
@@ -241,7 +217,7 @@ struct bly_policy *bly_policy_builder_build(struct bly_policy_builder *builder, 
     struct bly_policy *policy = builder->policy;
 
     policy->n_rules = bly_rules_sort(policy->rules, policy->n_rules);
-    sort_globs(policy);
+    bly_policy_sort_globs(policy);
     if (write_wins)
         drop_reads_below_writes(policy);
     if (!policy->wall || writes_everything(policy))

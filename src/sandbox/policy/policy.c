@@ -8,6 +8,7 @@
 #include "base/cleanup.h"
 #include "base/err.h"
 #include "base/path.h"
+#include "base/sort.h"
 #include "sandbox/policy/glob.h"
 #include "sandbox/policy/rules.h"
 
@@ -171,6 +172,29 @@ static void derive_glob_places(struct bly_policy *policy)
     qsort(policy->glob_places, n, sizeof(*policy->glob_places), compare_places);
 }
 
+static int compare_texts(const void *left, const void *right)
+{
+    const char *const *a = left;
+    const char *const *b = right;
+
+    return strcmp(*a, *b);
+}
+
+void bly_policy_sort_globs(struct bly_policy *policy)
+{
+    char **globs = policy->deny_globs;
+    size_t kept = 0;
+
+    bly_sort(globs, policy->n_deny_globs, sizeof(*globs), compare_texts);
+    for (size_t i = 0; i < policy->n_deny_globs; i++) {
+        if (kept > 0 && strcmp(globs[kept - 1], globs[i]) == 0)
+            free(globs[i]);
+        else
+            globs[kept++] = globs[i];
+    }
+    policy->n_deny_globs = kept;
+}
+
 void bly_policy_forget_globs(struct bly_policy *policy)
 {
     free(policy->glob_places);
@@ -208,7 +232,7 @@ struct bly_policy *bly_policy_casefold(const struct bly_policy *policy)
     return copy;
 }
 
-static bool is_platform_default(const char *path)
+bool bly_policy_is_platform_default(const char *path)
 {
     for (const char *const *dir = bly_policy_platform_defaults; *dir; dir++) {
         if (bly_path_is_within(path, *dir))
@@ -329,7 +353,7 @@ enum bly_access bly_policy_explain(const struct bly_policy *policy, const char *
         ret_reason->by = BLY_BY_NAME;
         ret_reason->name = (uint8_t)name;
     }
-    if (state == BLY_ACCESS_NONE && policy->minimal && is_platform_default(path))
+    if (state == BLY_ACCESS_NONE && policy->minimal && bly_policy_is_platform_default(path))
         state = BLY_ACCESS_READ;
     glob = find_denying_glob(policy, path);
     if (glob == policy->n_deny_globs)

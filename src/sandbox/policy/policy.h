@@ -116,6 +116,7 @@ int bly_policy_find_narrowing(const struct bly_policy *policy, const char *path,
 
 /* The platform defaults of 2.3, NULL-terminated. */
 extern const char *const bly_policy_platform_defaults[];
+bool bly_policy_is_platform_default(const char *path); /* or below one */
 
 /* The protected names of 3.4, NULL-terminated: .git .agents .codex .aws */
 enum { BLY_PROTECTED_NAMES = 4 };

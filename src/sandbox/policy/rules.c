@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/path.h"
+#include "base/sort.h"
 
 /*
  * The order of the list: fewer components first, then bytewise. Compares a rule with the first
@@ -38,20 +39,11 @@ static int compare_rules(const void *left, const void *right)
     return (int)b->access - (int)a->access; /* the strongest first: deny, write, read */
 }
 
-static bool is_sorted(const struct bly_rule *rules, size_t n)
-{
-    for (size_t i = 1; i < n; i++)
-        if (compare_rules(&rules[i - 1], &rules[i]) > 0)
-            return false;
-    return true;
-}
-
 size_t bly_rules_sort(struct bly_rule *rules, size_t n)
 {
     size_t kept = 0;
 
-    if (!is_sorted(rules, n))
-        qsort(rules, n, sizeof(*rules), compare_rules);
+    bly_sort(rules, n, sizeof(*rules), compare_rules);
     for (size_t i = 0; i < n; i++) {
         struct bly_rule *last = kept > 0 ? &rules[kept - 1] : NULL;
 

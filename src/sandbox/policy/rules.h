@@ -42,6 +42,9 @@ bool bly_rules_have_write_above(const struct bly_rule *rules, size_t n, const ch
 /* Fills in what follows from the rest: reads_all, writes_all, glob_places. */
 void bly_policy_derive(struct bly_policy *policy);
 
+/* Sorts deny_globs and keeps each once. */
+void bly_policy_sort_globs(struct bly_policy *policy);
+
 /* Before deny_globs are changed: decisions try all of them until the next bly_policy_derive(). */
 void bly_policy_forget_globs(struct bly_policy *policy);
 

@@ -7,7 +7,6 @@
 
 #include <sched.h>
 #include <sys/ipc.h>
-#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
@@ -19,7 +18,6 @@
 enum {
     H = BLY_FOR_HELPER,
     P = BLY_FOR_PROCESS,
-    NOBODY = 65534,
     ROOT_ONLY = 1,   /* the twin needs root */
     NO_TWIN = 2,     /* a control, or a look that only makes sense inside */
     NO_MOUNTS = 210, /* a result: nothing can be mounted here */
@@ -342,7 +340,7 @@ static void check_case(void **state)
 {
     check_as(getuid(), *state);
     if (getuid() == 0)
-        check_as(NOBODY, *state);
+        check_as(YARD_NOBODY, *state);
 }
 
 /* A mount that is there for this child alone. */
@@ -355,7 +353,7 @@ static void mount_a_procfs(void)
 static void check_beside_a_procfs(void **state)
 {
     const struct locked_case *c = *state;
-    static const uid_t uids[] = {0, NOBODY};
+    static const uid_t uids[] = {0, YARD_NOBODY};
 
     if (getuid() != 0)
         skip();
@@ -500,21 +498,14 @@ int main(void)
         cmocka_unit_test(network_only_is_refused),
     };
     struct CMUnitTest tests[BLY_LEN(cases) + BLY_LEN(beside_a_procfs) + BLY_LEN(others)] = {0};
-    struct bly_err err = {0};
+    int r = yard_prepare();
 
-    (void)close_range(3, ~0u, 0); /* whatever the caller left open */
-    yard_error =
-        mmap(NULL, YARD_ERROR_MAX, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (yard_error == MAP_FAILED || bly_wall_prepare(&err) < 0) {
-        fprintf(stderr, "cannot prepare: %s\n", err.text);
-        return 1;
-    }
+    if (r != 0)
+        return r;
     if (bly_wall_landlock_abi() < NEEDS_ABI) {
-        const char *must = getenv("BLY_MUST_RUN"); /* NOLINT(concurrency-mt-unsafe) */
-
         fprintf(stderr, "this kernel's Landlock has ABI %d, the test needs %d\n",
                 bly_wall_landlock_abi(), NEEDS_ABI);
-        return must && strcmp(must, "1") == 0 ? 1 : 77;
+        return yard_code_of_a_skip();
     }
     add_rows(tests, cases, BLY_LEN(cases), check_case);
     add_rows(tests + BLY_LEN(cases), beside_a_procfs, BLY_LEN(beside_a_procfs),

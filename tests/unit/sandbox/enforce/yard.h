@@ -324,11 +324,10 @@ static inline int yard_nothing(void)
     return 0;
 }
 
-/* Before anything else: 0, or the exit code of a test that needs walls of namespaces. */
-static inline int yard_begin(const char *policy)
+/* Before anything else: 0, or the exit code. */
+static inline int yard_prepare(void)
 {
     struct bly_err err = {0};
-    int r;
 
     (void)close_range(3, ~0u, 0); /* whatever the caller left open */
     yard_error =
@@ -337,6 +336,16 @@ static inline int yard_begin(const char *policy)
         fprintf(stderr, "cannot prepare: %s\n", err.text);
         return 1;
     }
+    return 0;
+}
+
+/* The same for a test that needs walls of namespaces. */
+static inline int yard_begin(const char *policy)
+{
+    int r = yard_prepare();
+
+    if (r != 0)
+        return r;
     yard_make();
     r = yard_run_policy(policy, BLY_FOR_HELPER, yard_nothing);
     yard_remove();
